@@ -1,0 +1,22 @@
+/**
+ * One project a tier. `unit` needs nothing but Node; `system` needs the engine, the images and the plugin that
+ * `make system` prepares, and runs its files one after the other because they share one dockerd.
+ */
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      {
+        test: {
+          name: 'system',
+          include: ['test/system/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+        },
+      },
+    ],
+  },
+})
