@@ -1,0 +1,292 @@
+/**
+ * The chunk: the value of a Kafka record, a batch of lines of one run as a MessagePack map.
+ *
+ * Columnar: the lines' bytes lie end to end in `data`, and what is known of each line stands in arrays beside it
+ * (`len`, `dt`, `src`, `flags`), so that neither side allocates anything per line.
+ *
+ * Invariants
+ * - A decoded chunk is consistent: every column has one entry a line, `len` adds up to `data`, no line holds a newline,
+ *   every time is a date, and `end` is not below a number that the chunk itself carries. Whoever holds one needs no checks.
+ * - A decoded chunk's `data`, `run` and `src` are views of the record's own bytes: they live as long as the record does.
+ * - Anything else is a ChunkError. Decoding allocates nothing by a length that the record merely claims.
+ *
+ * The table of keys is public API: docs/format.md carries it, test/golden/ holds it, and a change of it raises VERSION.
+ */
+import { endianness } from 'node:os'
+import { Decoder, Encoder } from '@msgpack/msgpack'
+
+/** The one version that this code writes and reads. */
+export const VERSION = 1
+
+/** Caps of a chunk that the driver cuts; a reader takes more, up to the limits further down. */
+export const MAX_LINES = 8192
+export const MAX_DATA_BYTES = 512 * 1024
+
+export const STDOUT = 0
+export const STDERR = 1
+/** The index of a source in every pair of the format: 0 stdout, 1 stderr. */
+export type Source = typeof STDOUT | typeof STDERR
+export type SourcePair = [stdout: number, stderr: number]
+
+/** A line's flags. CONTINUED: a line over the cap was cut here. UNTERMINATED: the run ended without a newline. */
+export const CONTINUED = 1
+export const UNTERMINATED = 2
+
+/** Line numbers that the driver gave up before this chunk: `count` numbers of `source`, from `from` on. */
+export type LostRange = { source: Source; from: number; count: number; reason: string }
+
+export type Chunk = {
+  /** The run's UUID, 16 bytes. */
+  run: Uint8Array
+  service: string
+  module: string
+  host: string
+  container: { id: string; name: string; image: string }
+  attrs: Record<string, string>
+  /** Number of the first stdout line and of the first stderr line in here (of the next one, where there is none). */
+  first: SourcePair
+  /** How many lines. */
+  lines: number
+  /** A bit a line, least significant first: 0 stdout, 1 stderr. */
+  src: Uint8Array
+  /** Time of the first line, ns since 1970. */
+  t0: bigint
+  /** ns since `t0`, a line each. */
+  dt: Int32Array | BigInt64Array
+  /** Length in bytes, a line each. */
+  len: Uint32Array
+  /** Flags, a line each, where any line has one. */
+  flags: Uint8Array | undefined
+  /** The lines' bytes, end to end, without newlines. */
+  data: Uint8Array
+  lost: LostRange[]
+  /** The run is over: how many lines each source had in all. */
+  end: SourcePair | undefined
+}
+
+/** A value that is no chunk. `reason` is a stable word for metrics and dead letters, the message says what was wrong. */
+export class ChunkError extends Error {
+  override name = 'ChunkError'
+  readonly reason: 'not-msgpack' | 'unknown-version' | 'invalid-chunk'
+  constructor(reason: ChunkError['reason'], message: string) {
+    super(message)
+    this.reason = reason
+  }
+}
+
+if (endianness() !== 'LE')
+  throw new Error('tallyman runs on little endian machines only: columns are written as they lie in memory')
+
+const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
+
+/** MessagePack has no room for numbers from 2^32 on but as 64-bit, which this library writes for bigint alone. */
+const uint = (n: number): number | bigint => (n < 2 ** 32 ? n : BigInt(n))
+const uintPair = (pair: SourcePair) => [uint(pair[0]), uint(pair[1])]
+
+/** Encodes chunks into a buffer of its own that lives on, so that a busy driver makes no garbage of 512 KiB a chunk. */
+export class ChunkEncoder {
+  #encoder = new Encoder({ useBigInt64: true, initialBufferSize: 16 * 1024, ignoreUndefined: true })
+
+  /** The encoded chunk, valid until the next call on the same encoder. The chunk is taken as consistent. */
+  encode(chunk: Chunk): Uint8Array {
+    return this.#encoder.encodeSharedRef({
+      v: VERSION,
+      run: chunk.run,
+      svc: chunk.service,
+      mod: chunk.module,
+      host: chunk.host,
+      ctr: chunk.container,
+      attrs: chunk.attrs,
+      first: uintPair(chunk.first),
+      src: chunk.src,
+      t0: chunk.t0,
+      dt: bytesOf(chunk.dt),
+      len: bytesOf(chunk.len),
+      flags: chunk.flags,
+      data: chunk.data,
+      lost:
+        chunk.lost.length === 0
+          ? undefined
+          : chunk.lost.map((l) => ({ src: l.source, from: uint(l.from), count: uint(l.count), reason: l.reason })),
+      end: chunk.end && uintPair(chunk.end),
+    })
+  }
+}
+
+/** What a reader takes at most. They are far above what the driver writes and far below what could hurt. */
+const LIMITS = {
+  nameBytes: 4096,
+  dataBytes: 16 * 1024 * 1024,
+  lines: 1024 * 1024,
+  attrs: 256,
+  lost: 4096,
+}
+
+const decoder = new Decoder({
+  useBigInt64: true,
+  maxStrLength: 64 * 1024,
+  maxBinLength: LIMITS.dataBytes,
+  maxArrayLength: LIMITS.lost,
+  maxMapLength: LIMITS.attrs,
+  maxExtLength: 0,
+})
+
+const invalid = (what: string): never => {
+  throw new ChunkError('invalid-chunk', what)
+}
+
+type Fields = Record<string, unknown>
+
+function map(value: unknown, what: string): Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value)
+    ? (value as Fields)
+    : invalid(`${what} is not a map`)
+}
+
+function string(value: unknown, what: string): string {
+  if (typeof value !== 'string') return invalid(`${what} is not a string`)
+  return value.length > LIMITS.nameBytes ? invalid(`${what} is longer than ${LIMITS.nameBytes}`) : value
+}
+
+function binary(value: unknown, what: string): Uint8Array {
+  return value instanceof Uint8Array ? value : invalid(`${what} is not binary`)
+}
+
+function integer(value: unknown, least: number, what: string): number {
+  const n = typeof value === 'bigint' ? Number(value) : value
+  if (typeof n !== 'number' || !Number.isSafeInteger(n) || n < least)
+    return invalid(`${what} is not an integer from ${least}`)
+  return n
+}
+
+function pair(value: unknown, least: number, what: string): SourcePair {
+  if (!Array.isArray(value) || value.length !== 2) return invalid(`${what} is not a pair`)
+  return [integer(value[0], least, what), integer(value[1], least, what)]
+}
+
+function lostRanges(value: unknown): LostRange[] {
+  if (value === undefined) return []
+  if (!Array.isArray(value)) return invalid('lost is not a list')
+  return value.map((item: unknown) => {
+    const range = map(item, 'an entry of lost')
+    const source = range['src']
+    if (source !== STDOUT && source !== STDERR) return invalid('src of an entry of lost is neither 0 nor 1')
+    const from = integer(range['from'], 1, 'from of an entry of lost')
+    const count = integer(range['count'], 1, 'count of an entry of lost')
+    if (!Number.isSafeInteger(from + count)) return invalid('an entry of lost ends beyond the safe integers')
+    return { source, from, count, reason: string(range['reason'], 'reason of an entry of lost') }
+  })
+}
+
+/** The last ns that a Date can hold, which is beyond what a uint64 holds: only times before 1970 need a check. */
+function checkTimes(t0: bigint, dt: Int32Array | BigInt64Array): void {
+  const t0Number = Number(t0)
+  if (dt instanceof Int32Array) {
+    // Within 2.2 s of t0: only a t0 in the first seconds of 1970 could go below it.
+    if (t0Number > 2 ** 32) return
+    for (const d of dt) if (t0Number + d < 0) invalid('a time lies before 1970')
+    return
+  }
+  for (const d of dt) {
+    const t = t0 + d
+    if (t < 0n || t >= 1n << 64n) invalid('a time lies outside of what ns since 1970 can say in 64 bits')
+  }
+}
+
+/** How many lines of stderr the bits of `src` say, of `lines` in all. */
+function countStderr(src: Uint8Array, lines: number): number {
+  let count = 0
+  for (let i = 0; i < src.length; i++) {
+    let byte = src[i]!
+    if (i === src.length - 1 && lines % 8 !== 0) byte &= (1 << (lines % 8)) - 1
+    for (; byte !== 0; byte &= byte - 1) count++
+  }
+  return count
+}
+
+/**
+ * Reads a record's value, trusting nothing of it.
+ * @throws ChunkError for anything that is not a chunk of this version, and nothing else
+ */
+export function decodeChunk(bytes: Uint8Array): Chunk {
+  let value: unknown
+  try {
+    value = decoder.decode(bytes)
+  } catch (error) {
+    throw new ChunkError('not-msgpack', `not a MessagePack value: ${(error as Error).message}`)
+  }
+  if (typeof value !== 'object' || value === null || !('v' in value)) return invalid('not a map with a version v')
+  const fields = value as Fields
+  if (fields['v'] !== VERSION) {
+    throw new ChunkError(
+      'unknown-version',
+      `version ${String(fields['v'])} of the chunk format; this program reads ${VERSION}`,
+    )
+  }
+
+  const run = binary(fields['run'], 'run')
+  if (run.length !== 16) invalid(`run has ${run.length} bytes instead of 16`)
+  const container = map(fields['ctr'], 'ctr')
+  const attrs = map(fields['attrs'], 'attrs')
+  for (const key in attrs) string(attrs[key], `attrs.${key}`)
+  const first = pair(fields['first'], 1, 'first')
+
+  const lenBytes = binary(fields['len'], 'len')
+  if (lenBytes.length % 4 !== 0) invalid('len is not a whole number of uint32')
+  const lines = lenBytes.length / 4
+  if (lines > LIMITS.lines) invalid(`${lines} lines; at most ${LIMITS.lines} are taken`)
+  // Copied, because a column lies at any offset of the record and a typed array wants it aligned.
+  const len = new Uint32Array(lenBytes.slice().buffer)
+  const data = binary(fields['data'], 'data')
+  let sum = 0
+  for (let i = 0; i < lines; i++) sum += len[i]!
+  if (sum !== data.length) invalid(`the lengths add up to ${sum}, data has ${data.length} bytes`)
+  if (data.includes(10)) invalid('a line holds a newline')
+
+  const dtBytes = binary(fields['dt'], 'dt')
+  if (dtBytes.length !== 4 * lines && dtBytes.length !== 8 * lines) invalid('dt has neither 4 nor 8 bytes a line')
+  const dt =
+    dtBytes.length === 8 * lines ? new BigInt64Array(dtBytes.slice().buffer) : new Int32Array(dtBytes.slice().buffer)
+  const t0 = typeof fields['t0'] === 'bigint' ? fields['t0'] : BigInt(integer(fields['t0'], 0, 't0'))
+  if (t0 < 0n) invalid('t0 lies before 1970')
+  checkTimes(t0, dt)
+
+  const src = binary(fields['src'], 'src')
+  if (src.length !== Math.ceil(lines / 8)) invalid(`src has ${src.length} bytes for ${lines} lines`)
+  const flags = fields['flags'] === undefined ? undefined : binary(fields['flags'], 'flags')
+  if (flags) {
+    if (flags.length !== lines) invalid(`flags has ${flags.length} bytes for ${lines} lines`)
+    if (flags.some((f) => f > (CONTINUED | UNTERMINATED))) invalid('a flag is not known')
+  }
+
+  const end = fields['end'] === undefined ? undefined : pair(fields['end'], 0, 'end')
+  const stderr = countStderr(src, lines)
+  const next: SourcePair = [first[STDOUT] + lines - stderr, first[STDERR] + stderr]
+  if (!next.every(Number.isSafeInteger)) invalid('the line numbers leave the safe integers')
+  if (end && (end[STDOUT] < next[STDOUT] - 1 || end[STDERR] < next[STDERR] - 1)) {
+    invalid('end is below the numbers of the lines in here')
+  }
+
+  return {
+    run,
+    service: string(fields['svc'], 'svc'),
+    module: string(fields['mod'], 'mod'),
+    host: string(fields['host'], 'host'),
+    container: {
+      id: string(container['id'], 'ctr.id'),
+      name: string(container['name'], 'ctr.name'),
+      image: string(container['image'], 'ctr.image'),
+    },
+    attrs: attrs as Record<string, string>,
+    first,
+    lines,
+    src,
+    t0,
+    dt,
+    len,
+    flags,
+    data,
+    lost: lostRanges(fields['lost']),
+    end,
+  }
+}

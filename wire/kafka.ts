@@ -1,0 +1,57 @@
+/**
+ * The connection to Kafka: one place that knows kafkajs's habits, for driver and consumer alike.
+ *
+ * - zstd is Node's own; output is capped, because a record batch of a few KB can claim to inflate to anything.
+ * - kafkajs logs into ours. Its own errors are retries to us: only the caller knows whether a line was lost, so
+ *   nothing of kafkajs is passed on above `warn`.
+ */
+import { promisify } from 'node:util'
+import { constants, zstdCompress, zstdDecompress } from 'node:zlib'
+import kafkajs, { type Kafka as KafkaClient, type KafkaConfig } from 'kafkajs'
+import type { Logger } from 'pino'
+
+const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = kafkajs
+
+/** A batch that claims to inflate beyond this is refused by the decompressor. */
+export const MAX_INFLATED_BYTES = 64 * 1024 * 1024
+
+/** Level 1: on logs 3 saves a tenth of the bytes and costs half as much CPU again. */
+const ZSTD_LEVEL = 1
+
+const compress = promisify(zstdCompress)
+const decompress = promisify(zstdDecompress)
+
+CompressionCodecs[CompressionTypes.ZSTD] = () => ({
+  compress: (encoder: { buffer: Buffer }) =>
+    compress(encoder.buffer, { params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } }),
+  decompress: (buffer: Buffer) => decompress(buffer, { maxOutputLength: MAX_INFLATED_BYTES }),
+})
+
+export const ZSTD = CompressionTypes.ZSTD
+
+export type KafkaOptions = {
+  brokers: string[]
+  clientId: string
+  logger: Logger
+  /** How long a request may stay unanswered before kafkajs gives it up, ms. */
+  requestTimeout?: number
+  retry?: NonNullable<KafkaConfig['retry']>
+}
+
+/** A kafkajs client that speaks zstd and logs into `logger`. Connects nothing yet. */
+export function kafkaClient(options: KafkaOptions): KafkaClient {
+  return new Kafka({
+    brokers: options.brokers,
+    clientId: options.clientId,
+    requestTimeout: options.requestTimeout ?? 10_000,
+    connectionTimeout: 3_000,
+    ...(options.retry && { retry: options.retry }),
+    logLevel: logLevel.WARN,
+    logCreator:
+      () =>
+      ({ level, namespace, log }) => {
+        const { message, timestamp: _, logger: __, ...rest } = log
+        options.logger[level <= logLevel.WARN ? 'warn' : 'debug']({ kafkajs: namespace, ...rest }, message)
+      },
+  })
+}

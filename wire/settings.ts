@@ -1,0 +1,83 @@
+/**
+ * Settings from the environment: one zod schema a program says names, types, defaults and docs, and this reads it.
+ * An empty value counts as not set: that is how Docker hands over a plugin's env that nobody has set.
+ */
+import { closest } from 'fastest-levenshtein'
+import { z } from 'zod'
+
+/** Every mistake of the environment at once, a line each, so that a bad deployment is mended in one go. */
+export class SettingsError extends Error {
+  override name = 'SettingsError'
+  readonly problems: readonly string[]
+  constructor(problems: readonly string[]) {
+    super(`settings refused:\n${problems.map((p) => `  ${p}`).join('\n')}`)
+    this.problems = problems
+  }
+}
+
+/** `key=…` is not known; names the nearest that is, which is nearly always the one that was meant. */
+export const unknownKey = (key: string, known: readonly string[]): string =>
+  `${key} is not known; the nearest known one is ${closest(key, known)} (known: ${known.join(', ')})`
+
+/** Lists, as `a:1,b:2`: without blanks and empty items, with at least one left. */
+export const brokerList = z
+  .string()
+  .transform((s) =>
+    s
+      .split(',')
+      .map((b) => b.trim())
+      .filter(Boolean),
+  )
+  .refine((list) => list.length > 0 && list.every((b) => /^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/.test(b)), {
+    error: 'must be host:port, several with commas between',
+  })
+
+/** `host:port` to listen on or to reach. */
+export const address = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, { error: 'must be host:port' })
+  .transform((s) => {
+    const colon = s.lastIndexOf(':')
+    return { host: s.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(s.slice(colon + 1)) }
+  })
+
+/** Settings that every program of ours has, to be spread into its schema. */
+export const commonSettings = {
+  KAFKA_BROKERS: brokerList
+    .default(['127.0.0.1:9092'])
+    .describe('Seed brokers of the Kafka cluster, host:port, several with commas between.'),
+  KAFKA_TOPIC: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]{1,249}$/, { error: 'must be a Kafka topic name: letters, digits, dot, underscore, hyphen' })
+    .default('tallyman')
+    .describe('Topic that carries the lines.'),
+  LOG_LEVEL: z
+    .enum(['error', 'warn', 'info', 'debug', 'trace'])
+    .default('info')
+    .describe('What is logged: error says that lines were lost, warn that none were.'),
+}
+
+/**
+ * @param prefixes a name that begins with one of them must be in the schema: a typo is refused instead of ignored
+ * @throws SettingsError naming every mistake
+ */
+export function readSettings<S extends z.ZodObject>(
+  schema: S,
+  env: Readonly<Record<string, string | undefined>>,
+  prefixes: readonly string[] = [],
+): z.infer<S> {
+  const known = Object.keys(schema.shape)
+  const problems = Object.keys(env)
+    .filter((key) => !known.includes(key) && prefixes.some((prefix) => key.startsWith(prefix)))
+    .map((key) => unknownKey(key, known))
+  const given = Object.fromEntries(known.filter((key) => env[key]).map((key) => [key, env[key]]))
+  const result = schema.safeParse(given)
+  if (!result.success) {
+    for (const issue of result.error.issues) {
+      const key = String(issue.path[0])
+      problems.push(`${key}=${env[key]}: ${issue.message}`)
+    }
+  }
+  if (problems.length > 0 || !result.success) throw new SettingsError(problems)
+  return result.data
+}
