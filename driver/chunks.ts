@@ -1,0 +1,119 @@
+/**
+ * Chunks: lines of one run, laid end to end with their columns beside them (wire/chunk.ts).
+ *
+ * One builder serves every run in turn, on arrays that live on: it is filled from the journal's bytes, sealed, encoded,
+ * and filled again.
+ *
+ * Invariants
+ * - The bytes read from the journal and those of the chunk lie in one `workspace`, so that a line is moved by
+ *   `copyWithin`, which needs no view and no allocation: half the price of any other copy of a hundred bytes.
+ * - A line is appended only when `fits` said so.
+ */
+import { type Chunk, MAX_DATA_BYTES, MAX_LINES, type Source, type SourcePair, STDERR } from '../wire/chunk.ts'
+
+/** How much of the journal is read at a time. */
+export const READ_BYTES = 256 * 1024
+
+/** What a line takes in an encoded chunk beside its bytes: length, time, flag and source. */
+const LINE_OVERHEAD = 14
+/** What a chunk takes beside its lines: keys, names, ids. Names and attributes are capped at StartLogging. */
+export const CHUNK_OVERHEAD = 16 * 1024
+
+export class ChunkBuilder {
+  /** [0, READ_BYTES) is the reader's, the rest holds the lines' bytes. */
+  readonly workspace = new Uint8Array(READ_BYTES + MAX_DATA_BYTES)
+  lines = 0
+  #bytes = 0
+  #budget = 0
+  #len = new Uint32Array(MAX_LINES)
+  #dt = new Float64Array(MAX_LINES)
+  #dt32 = new Int32Array(MAX_LINES)
+  #dt64 = new BigInt64Array(MAX_LINES)
+  #src = new Uint8Array(MAX_LINES / 8)
+  #flags = new Uint8Array(MAX_LINES)
+  #flagged = false
+  #wide = false
+  #t0High = 0
+  #t0Low = 0
+  #first: SourcePair = [1, 1]
+
+  /**
+   * Begins a chunk.
+   * @param first the numbers that the next line of each source gets
+   * @param budget bytes that the encoded chunk may take at most
+   */
+  begin(first: SourcePair, budget: number): void {
+    this.lines = 0
+    this.#bytes = 0
+    this.#budget = Math.min(budget - CHUNK_OVERHEAD, MAX_DATA_BYTES + LINE_OVERHEAD * MAX_LINES)
+    this.#flagged = false
+    this.#wide = false
+    this.#first = [first[0], first[1]]
+  }
+
+  /** Whether `lines` more lines of `bytes` in all still go in. */
+  fits(lines: number, bytes: number): boolean {
+    const total = this.#bytes + bytes
+    return (
+      this.lines + lines <= MAX_LINES &&
+      total <= MAX_DATA_BYTES &&
+      total + (this.lines + lines) * LINE_OVERHEAD <= this.#budget
+    )
+  }
+
+  /** Appends a line whose bytes are `workspace[start, end)`. */
+  append(source: Source, timeHigh: number, timeLow: number, start: number, end: number, flag: number): void {
+    this.workspace.copyWithin(READ_BYTES + this.#bytes, start, end)
+    this.#add(source, timeHigh, timeLow, end - start, flag)
+  }
+
+  /** Appends a line whose bytes lie elsewhere. */
+  appendBytes(source: Source, timeHigh: number, timeLow: number, line: Uint8Array, flag: number): void {
+    this.workspace.set(line, READ_BYTES + this.#bytes)
+    this.#add(source, timeHigh, timeLow, line.length, flag)
+  }
+
+  #add(source: Source, timeHigh: number, timeLow: number, length: number, flag: number): void {
+    const i = this.lines++
+    if (i === 0) {
+      this.#t0High = timeHigh
+      this.#t0Low = timeLow
+    }
+    const dt = (timeHigh - this.#t0High) * 2 ** 28 + (timeLow - this.#t0Low)
+    this.#dt[i] = dt
+    if (dt > 0x7fff_ffff || dt < -0x8000_0000) this.#wide = true
+    this.#len[i] = length
+    this.#bytes += length
+    const byte = i >> 3
+    const bit = 1 << (i & 7)
+    if ((i & 7) === 0) this.#src[byte] = 0
+    if (source === STDERR) this.#src[byte] = this.#src[byte]! | bit
+    this.#flags[i] = flag
+    if (flag !== 0) this.#flagged = true
+  }
+
+  /** The columns of what was appended: views, valid until the next `begin`. */
+  seal(): Pick<Chunk, 'first' | 'lines' | 'src' | 't0' | 'dt' | 'len' | 'flags' | 'data'> {
+    const lines = this.lines
+    return {
+      first: this.#first,
+      lines,
+      src: this.#src.subarray(0, Math.ceil(lines / 8)),
+      t0: lines === 0 ? 0n : (BigInt(this.#t0High) << 28n) + BigInt(this.#t0Low),
+      dt: this.#times(),
+      len: this.#len.subarray(0, lines),
+      flags: this.#flagged ? this.#flags.subarray(0, lines) : undefined,
+      data: this.workspace.subarray(READ_BYTES, READ_BYTES + this.#bytes),
+    }
+  }
+
+  #times(): Int32Array | BigInt64Array {
+    const narrow = this.#dt.subarray(0, this.lines)
+    if (!this.#wide) {
+      this.#dt32.set(narrow)
+      return this.#dt32.subarray(0, this.lines)
+    }
+    for (let i = 0; i < narrow.length; i++) this.#dt64[i] = BigInt(narrow[i]!)
+    return this.#dt64.subarray(0, this.lines)
+  }
+}

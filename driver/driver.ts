@@ -1,0 +1,363 @@
+/**
+ * The driver's main thread: answers what dockerd asks, and keeps the threads for intake and shipping together.
+ *
+ * Invariants
+ * - A run.json is durable before its FIFO is read, and StartLogging is answered after the FIFO is held open.
+ * - Start order: every FIFO that a run.json names is opened, then we listen, then the rest is recovered. dockerd retries a
+ *   StopLogging as soon as somebody listens and removes the FIFO after the answer: listening first loses what is in the pipe.
+ * - Nothing here waits for Kafka. What waits for the disk has a deadline.
+ * - Bad state of one run never keeps the driver from starting: dockerd disables a plugin that dies while it boots, and a
+ *   daemon whose default driver is disabled starts no container.
+ */
+import {
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+import type { Logger } from 'pino'
+import { readCheckpoint, type ShippingCheckpoint, startOfRun } from './checkpoint.ts'
+import { type ContainerInfo, containerName } from './container.ts'
+import { DriverError } from './errors.ts'
+import { unlinkFifo } from './intake.ts'
+import type { IntakeData, IntakeReport, IntakeRequest } from './intake-thread.ts'
+import { journalEnd, listRuns, listSegments, removeRun, runFolder } from './journal.ts'
+import { eventfd, tryLock } from './kernel.ts'
+import { readLogOpts } from './log-opts.ts'
+import { createRun, type RunRecord, readRun, renameRun } from './run.ts'
+import type { Settings } from './settings.ts'
+import type { ShipperData, ShipperReport, ShipperRequest } from './shipper-thread.ts'
+import { Slots } from './slots.ts'
+
+/** A line over this many bytes is cut. */
+const MAX_LINE_BYTES = 256 * 1024
+
+/** What we wait for the disk at most before StartLogging is refused. */
+const DEADLINE_MS = 5000
+
+/** How long a stop waits for what is under way to be acknowledged. */
+const STOP_MS = 1500
+
+type Run = { slot: number; record: RunRecord }
+
+export type DriverOptions = { journal: string; host: string; settings: Settings; log: Logger }
+
+/** Beside us as source and as bundle alike. */
+const script = (name: string): URL =>
+  new URL(`./${name}${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
+
+export class Driver {
+  #options: DriverOptions
+  #slots = new Slots()
+  #wake = eventfd()
+  #intake: { worker: Worker; port: MessagePort }
+  #shipper: { worker: Worker; port: MessagePort }
+  #byFile = new Map<string, Run>()
+  #bySlot = new Map<number, Run>()
+  #opening = new Map<number, (fifo: string | undefined) => void>()
+  #recovered = new Map<Run, ShippingCheckpoint>()
+  #stopping = false
+
+  /**
+   * Takes the journal, for this process alone.
+   * @throws DriverError when another driver holds it
+   */
+  constructor(options: DriverOptions) {
+    this.#options = options
+    mkdirSync(options.journal, { recursive: true })
+    lockJournal(options.journal)
+    const { slots, wake } = { slots: this.#slots.memory, wake: this.#wake }
+    const intake = new MessageChannel()
+    const shipper = new MessageChannel()
+    const intakeData: IntakeData = { slots, wake, port: intake.port2 }
+    const shipperData: ShipperData = {
+      slots,
+      port: shipper.port2,
+      journal: options.journal,
+      settings: options.settings,
+    }
+    this.#intake = { worker: this.#thread('intake-thread', intakeData), port: intake.port1 }
+    this.#shipper = { worker: this.#thread('shipper-thread', shipperData), port: shipper.port1 }
+    intake.port1.on('message', (report: IntakeReport) => this.#intakeReport(report))
+    shipper.port1.on('message', (report: ShipperReport) => this.#shipperReport(report))
+  }
+
+  #thread(name: string, workerData: IntakeData | ShipperData): Worker {
+    const worker = new Worker(script(name), { workerData, transferList: [workerData.port], name })
+    // A thread that died takes the process with it: dockerd restarts the plugin, and the journal holds everything.
+    worker.on('error', (error) => {
+      this.#options.log.fatal(
+        { thread: name, err: error },
+        'a thread of the driver died; the driver restarts and goes on from its journal',
+      )
+      process.exit(1)
+    })
+    return worker
+  }
+
+  /** Opens every FIFO that an earlier driver was reading. To be awaited before anybody listens on the socket. */
+  async reopen(): Promise<void> {
+    const { journal, log } = this.#options
+    for (const id of listRuns(journal)) {
+      let record: RunRecord
+      let checkpoint: ShippingCheckpoint
+      try {
+        ;({ record, checkpoint } = this.#readRun(id))
+      } catch (error) {
+        this.#setAside(id, (error as Error).message)
+        continue
+      }
+      const slot = this.#slots.claim(journalEnd(runFolder(journal, record.run)))
+      if (slot === undefined) {
+        log.error(
+          { code: 'RUNS_EXHAUSTED', run: id },
+          'too many runs wait to be shipped; this one waits for the next start',
+        )
+        continue
+      }
+      const run: Run = { slot, record }
+      this.#bySlot.set(slot, run)
+      this.#byFile.set(record.file, run)
+      this.#recovered.set(run, checkpoint)
+    }
+    await Promise.all(this.#recovered.keys().map((run) => this.#reopenFifo(run)))
+    if (this.#recovered.size > 0) log.info({ runs: this.#recovered.size }, 'took up the runs of an earlier driver')
+  }
+
+  /** Hands the runs that were reopened to shipping. To be called once the socket is listened on. */
+  recover(): void {
+    for (const [run, checkpoint] of this.#recovered) this.#ship(run, checkpoint)
+    this.#recovered.clear()
+  }
+
+  /** @throws Error saying what in the run's folder is not understood */
+  #readRun(id: string): { record: RunRecord; checkpoint: ShippingCheckpoint } {
+    const { journal, log } = this.#options
+    const record = readRun(journal, id)
+    const checkpoint = this.#checkpointOf(id)
+    if (typeof checkpoint !== 'string') return { record, checkpoint }
+    const renamed = renameRun(journal, record)
+    log.error(
+      { code: 'JOURNAL_FOREIGN', run: id, wrong: checkpoint, renamed: renamed.run },
+      'the shipping checkpoint of a run is unusable, so the numbers of its lines are lost: what its journal holds is sent as a run of its own, and lines may stand twice',
+    )
+    const offset = listSegments(runFolder(journal, renamed.run))[0]?.base ?? 0
+    return { record: renamed, checkpoint: { ...startOfRun(), offset } }
+  }
+
+  async #reopenFifo(run: Run): Promise<void> {
+    const reason = await this.#openFifo(run)
+    if (reason === undefined) return
+    // The container ended, and dockerd took its FIFO away: what is journalled is all there is.
+    this.#options.log.debug({ run: run.record.run, reason }, 'a run ended while no driver was there')
+    this.#slots.end(run.slot)
+    this.#ended(run)
+  }
+
+  /** @returns why the FIFO can't be read, or undefined when it is held open */
+  #openFifo(run: Run): Promise<string | undefined> {
+    const { promise, resolve } = Promise.withResolvers<string | undefined>()
+    this.#opening.set(run.slot, resolve)
+    const folder = runFolder(this.#options.journal, run.record.run)
+    this.#askIntake({ type: 'open', slot: run.slot, folder, file: run.record.file })
+    return promise
+  }
+
+  #askIntake(request: IntakeRequest): void {
+    this.#intake.port.postMessage(request)
+    writeSync(this.#wake, Buffer.from(BigUint64Array.of(1n).buffer))
+  }
+
+  #ship(run: Run, checkpoint: ShippingCheckpoint): void {
+    const request: ShipperRequest = { type: 'add', slot: run.slot, record: run.record, checkpoint }
+    this.#shipper.port.postMessage(request)
+    // Shipping may be waiting for the doorbell with nothing to wait for.
+    this.#slots.ring()
+  }
+
+  /** @returns where shipping goes on, or why that is not known */
+  #checkpointOf(run: string): ShippingCheckpoint | string {
+    const folder = runFolder(this.#options.journal, run)
+    const segments = listSegments(folder)
+    const first = segments[0]?.base ?? 0
+    let wrong: string
+    try {
+      const checkpoint = readCheckpoint(folder)
+      if (checkpoint && checkpoint.offset >= first && checkpoint.offset <= journalEnd(folder)) return checkpoint
+      wrong = checkpoint ? `it stands at ${checkpoint.offset}, outside of the journal` : 'it is missing'
+    } catch (error) {
+      wrong = (error as Error).message
+    }
+    // Nothing of the journal was removed yet: numbering from its beginning gives the same numbers again.
+    return first === 0 ? startOfRun() : wrong
+  }
+
+  /** Moves what can't be understood to where somebody can look at it. */
+  #setAside(run: string, why: string): void {
+    const { journal, log } = this.#options
+    const to = join(journal, 'set-aside', `${run}-${Date.now()}`)
+    try {
+      mkdirSync(join(journal, 'set-aside'), { recursive: true, mode: 0o700 })
+      renameSync(runFolder(journal, run), to)
+    } catch (error) {
+      log.error({ code: 'JOURNAL_REFUSED', run, err: error }, 'a run that is not understood could not be set aside')
+      return
+    }
+    log.error(
+      { code: 'JOURNAL_FOREIGN', run, why, to },
+      'a run in the journal is not understood and was set aside; its unshipped lines are lost unless it is mended',
+    )
+  }
+
+  /**
+   * LogDriver.StartLogging.
+   * @throws DriverError whose message `docker run` shows
+   */
+  async startLogging(file: string, info: ContainerInfo): Promise<void> {
+    // dockerd asks again when it did not get the answer: the FIFO is held open already.
+    if (this.#byFile.has(file)) return
+    try {
+      await this.#start(file, info)
+    } catch (error) {
+      // A refusal makes dockerd forget the FIFO that it made.
+      if (isFifo(file)) unlinkFifo(file)
+      throw error
+    }
+  }
+
+  async #start(file: string, info: ContainerInfo): Promise<void> {
+    const { journal, host } = this.#options
+    const { service, module } = readLogOpts(info)
+    const slot = this.#slots.claim(0)
+    if (slot === undefined) {
+      throw new DriverError(
+        'RUNS_EXHAUSTED',
+        "tallyman holds too many runs that Kafka has not taken yet; see the plugin's log",
+      )
+    }
+    let record: RunRecord
+    try {
+      record = createRun(journal, {
+        file,
+        service,
+        module,
+        host,
+        container: {
+          id: info.ContainerID,
+          name: containerName(info),
+          image: info.ContainerImageName,
+        },
+        attrs: {},
+        options: { maxLineBytes: MAX_LINE_BYTES },
+      })
+    } catch (error) {
+      this.#slots.free(slot)
+      throw new DriverError(
+        'JOURNAL_REFUSED',
+        `tallyman can't write its journal in ${journal}: ${(error as Error).message}`,
+      )
+    }
+    const run: Run = { slot, record }
+    this.#bySlot.set(slot, run)
+    this.#byFile.set(file, run)
+    const deadline = sleep(
+      DEADLINE_MS,
+      `it was not opened within ${DEADLINE_MS} ms: the disk of the journal may hang`,
+      { ref: false },
+    )
+    const reason = await Promise.race([this.#openFifo(run), deadline])
+    if (reason !== undefined) {
+      this.#forget(run)
+      removeRun(journal, record.run)
+      throw new DriverError('FIFO_INVALID', `tallyman can't read the container's FIFO: ${reason}`)
+    }
+    this.#ship(run, startOfRun())
+    this.#options.log.debug({ run: record.run, service, module, container: record.container.name }, 'run started')
+  }
+
+  /** LogDriver.StopLogging: each FIFO is held open since before anybody could ask, and is read on to its end. */
+  stopLogging(file: string): void {
+    this.#options.log.debug({ file, known: this.#byFile.has(file) }, 'dockerd is about to close a FIFO')
+  }
+
+  #intakeReport(report: IntakeReport): void {
+    const run = this.#bySlot.get(report.slot)
+    const context = { run: run?.record.run, container: run?.record.container.name }
+    switch (report.type) {
+      case 'opened':
+        this.#opening.get(report.slot)?.(report.fifo)
+        this.#opening.delete(report.slot)
+        break
+      case 'ended':
+        if (run) this.#ended(run)
+        break
+      case 'disk-refused':
+        this.#options.log.warn(
+          { code: 'JOURNAL_REFUSED', errno: report.errno, ...context },
+          "the journal's disk refuses bytes; they stay in the container's pipe, and the container waits when that is full. Make room on the disk",
+        )
+        break
+      case 'disk-recovered':
+        this.#options.log.info(context, "the journal's disk takes bytes again")
+    }
+  }
+
+  #ended(run: Run): void {
+    this.#byFile.delete(run.record.file)
+    unlinkFifo(run.record.file)
+    this.#slots.ring()
+  }
+
+  #shipperReport(report: ShipperReport): void {
+    if (report.type !== 'done') return
+    const run = this.#bySlot.get(report.slot)
+    if (run) this.#forget(run)
+  }
+
+  #forget(run: Run): void {
+    this.#bySlot.delete(run.slot)
+    this.#byFile.delete(run.record.file)
+    this.#slots.free(run.slot)
+  }
+
+  /** Lets go of everything: what is in the FIFOs stays there for the next driver, checkpoints are written. */
+  async stop(): Promise<void> {
+    if (this.#stopping) return
+    this.#stopping = true
+    const intakeGone = new Promise((resolve) => this.#intake.worker.once('exit', resolve))
+    this.#askIntake({ type: 'stop' })
+    const stopped = new Promise<void>((resolve) => {
+      this.#shipper.port.on('message', (report: ShipperReport) => report.type === 'stopped' && resolve())
+    })
+    const request: ShipperRequest = { type: 'stop' }
+    this.#shipper.port.postMessage(request)
+    this.#slots.ring()
+    await Promise.race([Promise.all([intakeGone, stopped]), sleep(STOP_MS)])
+    await this.#shipper.worker.terminate()
+  }
+}
+
+function isFifo(file: string): boolean {
+  return lstatSync(file, { throwIfNoEntry: false })?.isFIFO() ?? false
+}
+
+/** Two drivers on one journal would share each FIFO's bytes between them. The lock goes with the process. */
+function lockJournal(journal: string): void {
+  const path = join(journal, 'driver.lock')
+  const fd = openSync(path, 'a', 0o600)
+  if (!tryLock(fd)) {
+    throw new DriverError(
+      'DRIVER_RUNNING',
+      `${journal} is held by the driver with process id ${readFileSync(path, 'utf8').trim()}; stop that one first`,
+    )
+  }
+  truncateSync(path)
+  writeFileSync(fd, `${process.pid}\n`)
+}

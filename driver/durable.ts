@@ -1,0 +1,29 @@
+/** Files that are there whole or not at all, whatever is killed or loses power meanwhile. */
+import { closeSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
+
+export function syncFolder(path: string): void {
+  const fd = openSync(path, 'r')
+  try {
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/**
+ * Puts `bytes` at `path`, replacing what is there. A process that dies leaves the old file or the new one.
+ * @param durable also survive a loss of power, at the price of two syncs
+ */
+export function replaceFile(path: string, bytes: Uint8Array, durable: boolean): void {
+  const aside = `${path}.new`
+  const fd = openSync(aside, 'w', 0o600)
+  try {
+    writeSync(fd, bytes)
+    if (durable) fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+  renameSync(aside, path)
+  if (durable) syncFolder(dirname(path))
+}

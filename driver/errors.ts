@@ -1,0 +1,35 @@
+/**
+ * The driver's table of errors. A code is stable; `acts` says who can mend it:
+ *   user      whoever started the container: an option is wrong
+ *   operator  whoever runs the host: a disk, a setting, a stale file
+ *   time      nobody: it is tried again
+ *   docker    dockerd sent what its protocol does not allow
+ */
+export type Actor = 'user' | 'operator' | 'time' | 'docker'
+
+export const ERRORS = {
+  REQUEST_INVALID: 'docker',
+  FIFO_INVALID: 'docker',
+  LOG_OPT_INVALID: 'user',
+  READ_LOGS_OFF: 'user',
+  DEADLINE: 'operator',
+  JOURNAL_REFUSED: 'operator',
+  JOURNAL_FOREIGN: 'operator',
+  RUNS_EXHAUSTED: 'operator',
+  DRIVER_RUNNING: 'operator',
+  KAFKA_AWAY: 'time',
+} as const satisfies Record<string, Actor>
+
+export type ErrorCode = keyof typeof ERRORS
+
+/** An error of the driver's own, whose message goes to `docker run` or into dockerd's log. */
+export class DriverError extends Error {
+  override name = 'DriverError'
+  readonly code: ErrorCode
+  readonly acts: Actor
+  constructor(code: ErrorCode, message: string) {
+    super(message)
+    this.code = code
+    this.acts = ERRORS[code]
+  }
+}

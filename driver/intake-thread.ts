@@ -1,0 +1,49 @@
+/**
+ * The worker that intake runs in. Main posts what it wants and then writes to the eventfd, because the thread sits in
+ * epoll_wait and has no event loop that would deliver a message.
+ */
+import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { FifoError, Intake } from './intake.ts'
+import { Slots } from './slots.ts'
+
+export type IntakeData = { slots: SharedArrayBuffer; wake: number; port: MessagePort }
+
+/** To intake. `open` is answered by `opened` with the same slot. */
+export type IntakeRequest = { type: 'open'; slot: number; folder: string; file: string } | { type: 'stop' }
+
+/** From intake. `fifo` says why a FIFO could not be opened; it is undefined when it was. */
+export type IntakeReport =
+  | { type: 'opened'; slot: number; fifo: string | undefined }
+  | { type: 'ended'; slot: number }
+  | { type: 'disk-refused'; slot: number; errno: number }
+  | { type: 'disk-recovered'; slot: number }
+
+const { slots, wake, port } = workerData as IntakeData
+const report = (message: IntakeReport): void => port.postMessage(message)
+
+const intake = new Intake(new Slots(slots), wake, {
+  ended: (slot) => report({ type: 'ended', slot }),
+  diskRefused: (slot, errno) => report({ type: 'disk-refused', slot, errno }),
+  diskRecovered: (slot) => report({ type: 'disk-recovered', slot }),
+})
+
+function handle(request: IntakeRequest): void {
+  if (request.type === 'stop') {
+    intake.stop()
+    return
+  }
+  try {
+    intake.open(request.slot, request.folder, request.file)
+    report({ type: 'opened', slot: request.slot, fifo: undefined })
+  } catch (error) {
+    if (!(error instanceof FifoError)) throw error
+    report({ type: 'opened', slot: request.slot, fifo: error.message })
+  }
+}
+
+intake.loop(() => {
+  for (let next = receiveMessageOnPort(port); next; next = receiveMessageOnPort(port)) {
+    handle(next.message as IntakeRequest)
+  }
+})
+port.close()

@@ -1,0 +1,258 @@
+/**
+ * Intake: moves bytes from dockerd's FIFOs into journals, inside the kernel, before anything looks at them.
+ *
+ * Invariants
+ * - A byte is in the FIFO or in the journal. `splice` takes it out of the one as it puts it into the other, so there is no
+ *   moment at which a SIGKILL loses one, doubles one or tears a frame.
+ * - Nothing here waits for Kafka or for another thread. The thread sits in epoll_wait; an eventfd ends the wait when
+ *   main has something to say.
+ * - A FIFO is armed for one event at a time. After the event the thread waits PACE_MS, so that one splice takes what a
+ *   busy container wrote meanwhile: dockerd writes a frame at a time, and a splice for each would cost ten times the CPU.
+ * - A disk that refuses leaves the bytes in the pipe, and the FIFO is tried again after RETRY_MS.
+ *
+ * The end of a stream is a splice of 0 bytes: dockerd holds its end open from before StartLogging until after the answer
+ * to StopLogging, so 0 means that it has closed it, or died.
+ */
+import { closeSync, constants, fstatSync, openSync, readSync, unlinkSync } from 'node:fs'
+import { segmentPath } from './journal.ts'
+import { EAGAIN, EINTR, EIO, Epoll, setPipeSize, splice } from './kernel.ts'
+import type { Slots } from './slots.ts'
+
+export type IntakeLimits = {
+  /** A segment is closed once it holds this many bytes. */
+  segmentBytes: number
+  /** Bytes that all enlarged pipes together may hold: containers' own pipes draw on the same limit of the kernel. */
+  pipeBytes: number
+}
+
+export const INTAKE_LIMITS: IntakeLimits = { segmentBytes: 4 * 1024 * 1024, pipeBytes: 16 * 1024 * 1024 }
+
+const PACE_MS = 2
+const RETRY_MS = 100
+/** A wait ends at least this often, should a wake-up ever be missed. */
+const NET_MS = 1000
+const PIPE_DEFAULT = 64 * 1024
+const PIPE_BUSY = 256 * 1024
+/** One splice that moves this much tells a busy run. */
+const BUSY_BYTES = 24 * 1024
+/** A pipe is given back after this long without a busy splice. */
+const QUIET_MS = 2000
+/** As many splices in a row for one run before the others get their turn. */
+const TURNS = 4
+/** Number of the eventfd in the epoll set; runs are known by their slot. */
+const WAKE = 0xffff_ffff
+
+type Run = {
+  slot: number
+  folder: string
+  file: string
+  fifo: number
+  segment: number
+  segmentBytes: number
+  pipe: number
+  busyAt: number
+}
+
+/** A FIFO that can't be taken: it is missing, or is no FIFO. */
+export class FifoError extends Error {
+  override name = 'FifoError'
+}
+
+export type IntakeEvents = {
+  /** The stream is over and all of it is in the journal. */
+  ended(slot: number): void
+  /** The disk refuses the run's bytes; they stay in the pipe. Said once until `diskRecovered`. */
+  diskRefused(slot: number, errno: number): void
+  diskRecovered(slot: number): void
+}
+
+export class Intake {
+  #epoll = new Epoll(512)
+  #runs = new Map<number, Run>()
+  #slots: Slots
+  #events: IntakeEvents
+  #limits: IntakeLimits
+  #wake: number
+  #pipeBytes = 0
+  #enlarged = new Set<Run>()
+  #refused = new Map<Run, number>()
+  #pause = new Int32Array(new SharedArrayBuffer(4))
+  #wakeBuffer = Buffer.alloc(8)
+  #stopped = false
+  /** Something was moved or ended since the doorbell last rang. */
+  #moving = false
+
+  /** @param wake an eventfd that other threads write to */
+  constructor(slots: Slots, wake: number, events: IntakeEvents, limits = INTAKE_LIMITS) {
+    this.#slots = slots
+    this.#events = events
+    this.#limits = limits
+    this.#wake = wake
+    this.#epoll.add(wake, WAKE)
+  }
+
+  /**
+   * Holds the FIFO open from here on and journals what it gives.
+   * @param folder the run's, where `slots.written(slot)` bytes are journalled already
+   * @throws FifoError when `file` is missing or is no FIFO
+   */
+  open(slot: number, folder: string, file: string): void {
+    let fifo: number
+    try {
+      fifo = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW)
+    } catch (error) {
+      throw new FifoError(`${file} can't be opened: ${(error as Error).message}`)
+    }
+    if (!fstatSync(fifo).isFIFO()) {
+      closeSync(fifo)
+      throw new FifoError(`${file} is no FIFO`)
+    }
+    const run: Run = { slot, folder, file, fifo, segment: -1, segmentBytes: 0, pipe: PIPE_DEFAULT, busyAt: 0 }
+    this.#runs.set(slot, run)
+    // A FIFO that has lost its writers before we came reports nothing to epoll: only a splice tells.
+    this.#epoll.addOnce(fifo, slot)
+    this.#drain(run, performance.now())
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  /** Runs until `stop`. @param messages called after each write to the eventfd */
+  loop(messages: () => void): void {
+    const due: Run[] = []
+    while (!this.#stopped) {
+      due.length = 0
+      this.#collect(due, this.#refused.size > 0 ? RETRY_MS : NET_MS, messages)
+      if (due.length > 0) {
+        Atomics.wait(this.#pause, 0, 0, PACE_MS)
+        this.#collect(due, 0, messages)
+      }
+      const now = performance.now()
+      for (const run of due) this.#drain(run, now)
+      if (this.#refused.size > 0) this.#retry(now)
+      if (this.#moving) this.#slots.ring()
+      this.#moving = false
+      if (this.#enlarged.size > 0) this.#giveBack(now)
+    }
+  }
+
+  #collect(due: Run[], timeout: number, messages: () => void): void {
+    const count = this.#epoll.wait(timeout)
+    for (let i = 0; i < count; i++) {
+      const id = this.#epoll.id(i)
+      if (id === WAKE) {
+        readSync(this.#wake, this.#wakeBuffer)
+        messages()
+        continue
+      }
+      const run = this.#runs.get(id)
+      if (run) due.push(run)
+    }
+  }
+
+  /** Takes what the pipe holds, then arms it again; closes it at the end of the stream. */
+  #drain(run: Run, now: number): void {
+    for (let turn = 0; turn < TURNS; turn++) {
+      const moved = this.#splice(run)
+      if (moved === 0) {
+        this.#finish(run)
+        return
+      }
+      if (moved < 0) {
+        if (moved === -EINTR) continue
+        if (moved === -EAGAIN) break
+        this.#refuse(run, -moved, now)
+        return
+      }
+      this.#moved(run, moved, now)
+      // Nearly full: there is more by now, and the writer may be blocked.
+      if (moved < run.pipe * 0.75) break
+    }
+    if (this.#refused.delete(run)) this.#events.diskRecovered(run.slot)
+    this.#epoll.rearm(run.fifo, run.slot)
+  }
+
+  /** @returns as `splice` does; a segment that can't be opened is a disk that refuses */
+  #splice(run: Run): number {
+    try {
+      return splice(run.fifo, this.#segment(run), PIPE_BUSY)
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).errno ?? -EIO
+    }
+  }
+
+  #moved(run: Run, bytes: number, now: number): void {
+    this.#slots.addWritten(run.slot, bytes)
+    this.#moving = true
+    run.segmentBytes += bytes
+    if (run.segmentBytes >= this.#limits.segmentBytes) this.#closeSegment(run)
+    if (bytes < BUSY_BYTES) return
+    run.busyAt = now
+    if (run.pipe === PIPE_DEFAULT && this.#pipeBytes + PIPE_BUSY <= this.#limits.pipeBytes) this.#enlarge(run)
+  }
+
+  /** The segment to write to. One that exists already is empty: a driver was killed between opening and filling it. */
+  #segment(run: Run): number {
+    if (run.segment !== -1) return run.segment
+    const path = segmentPath(run.folder, this.#slots.written(run.slot))
+    run.segment = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+    run.segmentBytes = 0
+    return run.segment
+  }
+
+  #closeSegment(run: Run): void {
+    if (run.segment === -1) return
+    closeSync(run.segment)
+    run.segment = -1
+    if (run.segmentBytes === 0) unlinkSync(segmentPath(run.folder, this.#slots.written(run.slot)))
+  }
+
+  #finish(run: Run): void {
+    this.#runs.delete(run.slot)
+    this.#refused.delete(run)
+    closeSync(run.fifo)
+    this.#shrink(run, false)
+    this.#closeSegment(run)
+    this.#slots.end(run.slot)
+    this.#moving = true
+    this.#events.ended(run.slot)
+  }
+
+  #refuse(run: Run, errno: number, now: number): void {
+    if (!this.#refused.has(run)) this.#events.diskRefused(run.slot, errno)
+    this.#refused.set(run, now)
+  }
+
+  #retry(now: number): void {
+    for (const [run, since] of this.#refused) if (now - since >= RETRY_MS) this.#drain(run, now)
+  }
+
+  #enlarge(run: Run): void {
+    if (setPipeSize(run.fifo, PIPE_BUSY) < 0) return
+    run.pipe = PIPE_BUSY
+    this.#pipeBytes += PIPE_BUSY
+    this.#enlarged.add(run)
+  }
+
+  #shrink(run: Run, resize: boolean): void {
+    if (!this.#enlarged.has(run)) return
+    if (resize && setPipeSize(run.fifo, PIPE_DEFAULT) < 0) return
+    run.pipe = PIPE_DEFAULT
+    this.#pipeBytes -= PIPE_BUSY
+    this.#enlarged.delete(run)
+  }
+
+  #giveBack(now: number): void {
+    for (const run of this.#enlarged) if (now - run.busyAt > QUIET_MS) this.#shrink(run, true)
+  }
+}
+
+/** Removes the FIFO of a run that is over, where dockerd did not live to do it. */
+export function unlinkFifo(file: string): void {
+  try {
+    unlinkSync(file)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+}

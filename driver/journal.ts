@@ -1,0 +1,148 @@
+/**
+ * The journal of a run: its FIFO's bytes, verbatim, on disk.
+ *
+ * <journal>/runs/<run>/run.json          what the run is (run.ts)
+ *                      <offset>.segment  bytes from that offset of the run's stream on, 16 hex digits
+ *                      checkpoint        how far it is shipped (checkpoint.ts)
+ *
+ * Invariants
+ * - Segments are written by intake alone, only at their end, and never reopened for writing: a driver that starts begins a
+ *   new one. So a segment's length is what the kernel moved, and a killed driver leaves nothing torn.
+ * - Segments follow each other without a gap: the name of one is the name of the one before plus its length.
+ * - A run is over and done when its folder is gone. It is renamed first, so that no half-removed folder is taken for a run.
+ */
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs'
+import { join } from 'node:path'
+
+const SUFFIX = '.segment'
+const REMOVED = '.removed-'
+
+/** Offset of a segment's first byte in the run's stream, and its length, both in bytes. */
+export type Segment = { base: number; length: number }
+
+export const runsFolder = (journal: string): string => join(journal, 'runs')
+export const runFolder = (journal: string, run: string): string => join(journal, 'runs', run)
+export const segmentPath = (folder: string, base: number): string =>
+  join(folder, base.toString(16).padStart(16, '0') + SUFFIX)
+
+/** The run folders there are, after clearing away what an interrupted removal left. */
+export function listRuns(journal: string): string[] {
+  const folder = runsFolder(journal)
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const runs: string[] = []
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    if (entry.name.startsWith(REMOVED)) rmSync(join(folder, entry.name), { recursive: true, force: true })
+    else if (entry.isDirectory()) runs.push(entry.name)
+  }
+  return runs
+}
+
+/** A run's segments, in order. Files of other names are not looked at. */
+export function listSegments(folder: string): Segment[] {
+  return readdirSync(folder)
+    .filter((name) => /^[0-9a-f]{16}\.segment$/.test(name))
+    .sort()
+    .map((name) => ({ base: Number.parseInt(name, 16), length: statSync(join(folder, name)).size }))
+}
+
+/** Where the run's stream ends: the offset that the next segment is named by. */
+export function journalEnd(folder: string): number {
+  const last = listSegments(folder).at(-1)
+  return last ? last.base + last.length : 0
+}
+
+/** Takes a run's folder away as a whole: gone for every later start as soon as the rename is done. */
+export function removeRun(journal: string, run: string): void {
+  const grave = join(runsFolder(journal), REMOVED + run)
+  try {
+    renameSync(runFolder(journal, run), grave)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+  rmSync(grave, { recursive: true, force: true })
+}
+
+/** Reads a run's stream by offset, across segments, while intake still writes the last one. One descriptor at most is open. */
+export class JournalReader {
+  #folder: string
+  #bases: number[] = []
+  #fd = -1
+  #base = 0
+
+  constructor(folder: string) {
+    this.#folder = folder
+    this.#refresh()
+  }
+
+  /**
+   * Fills `target[at, at + length)` from `offset` of the stream on. Bytes up to `offset + length` must have been written.
+   * @returns bytes read: fewer only where a segment is missing or shorter than its successor's name says
+   */
+  read(target: Uint8Array, at: number, length: number, offset: number): number {
+    let done = 0
+    let refreshed = false
+    while (done < length) {
+      const position = offset + done
+      const read = this.#open(position)
+        ? readSync(this.#fd, target, at + done, length - done, position - this.#base)
+        : 0
+      done += read
+      // Nothing read: the segment has ended, and its successor may be newer than our list.
+      if (read === 0 && refreshed) break
+      refreshed = read === 0
+      if (refreshed) this.#refresh()
+    }
+    return done
+  }
+
+  /** The offset at which the stream goes on after a hole at `offset`, or undefined when nothing follows. */
+  next(offset: number): number | undefined {
+    this.#refresh()
+    return this.#bases.find((base) => base > offset)
+  }
+
+  /** Whether a segment ends at or before `offset` and could be removed. */
+  droppable(offset: number): boolean {
+    return this.#bases.length > 1 && this.#bases[1]! <= offset
+  }
+
+  /** Removes every segment that ends at or before `offset`, but for the last, which intake may be writing. */
+  dropBefore(offset: number): void {
+    while (this.droppable(offset)) {
+      const base = this.#bases.shift()!
+      if (base === this.#base) this.close()
+      unlinkSync(segmentPath(this.#folder, base))
+    }
+  }
+
+  close(): void {
+    if (this.#fd !== -1) closeSync(this.#fd)
+    this.#fd = -1
+  }
+
+  #refresh(): void {
+    this.#bases = listSegments(this.#folder).map((segment) => segment.base)
+  }
+
+  /** Opens the segment that holds `offset`, or that ends there. @returns whether there is one */
+  #open(offset: number): boolean {
+    const base = this.#bases.findLast((b) => b <= offset)
+    if (base === undefined) return false
+    if (this.#fd !== -1 && base === this.#base) return true
+    this.close()
+    this.#fd = openSync(segmentPath(this.#folder, base), 'r')
+    this.#base = base
+    return true
+  }
+}

@@ -1,0 +1,93 @@
+/**
+ * Docker's logging-driver protocol over HTTP on the plugin's socket (docs.docker.com/engine/extend/plugins_logging).
+ *
+ * What dockerd really sends: POST without a Content-Type, often without a body; after a request that our own death cut off,
+ * the same request again with an empty body. So every body is parsed here, whatever it claims to be.
+ * - StartLogging without a body is refused: a container would run unlogged.
+ * - StopLogging is always answered without an error: any error leaks dockerd's descriptor and keeps the plugin in use.
+ * - Connections are closed after each answer: an idle one races with dockerd's pool when the plugin restarts.
+ */
+import Fastify, { type FastifyInstance } from 'fastify'
+import type { Logger } from 'pino'
+import { z } from 'zod'
+import { type ContainerInfo, containerInfo } from './container.ts'
+import { DriverError, ERRORS } from './errors.ts'
+
+/** What answers stand behind the protocol. */
+export type LogDriver = {
+  startLogging(file: string, info: ContainerInfo): Promise<void>
+  stopLogging(file: string): void
+}
+
+/** Info carries the container's environment and labels: large ones are real. */
+const BODY_LIMIT = 16 * 1024 * 1024
+
+const startRequest = z.object({ File: z.string().min(1), Info: containerInfo })
+const stopRequest = z.object({ File: z.string().min(1) })
+
+/** A body as JSON, whatever there is of one. */
+function json(body: unknown): unknown {
+  try {
+    return JSON.parse(String(body))
+  } catch {
+    return undefined
+  }
+}
+
+function parse<T>(schema: z.ZodType<T>, body: unknown, endpoint: string): T {
+  const result = schema.safeParse(json(body))
+  if (result.success) return result.data
+  const issue = result.error.issues[0]
+  const where = issue?.path.length ? issue.path.join('.') : 'the body'
+  throw new DriverError(
+    'REQUEST_INVALID',
+    `${endpoint}: ${where}: ${issue?.message ?? 'is not what the protocol says'}`,
+  )
+}
+
+/** The server, not yet listening. */
+export function pluginApi(driver: LogDriver, log: Logger): FastifyInstance {
+  const api = Fastify({ bodyLimit: BODY_LIMIT, forceCloseConnections: true, keepAliveTimeout: 1 })
+  api.removeAllContentTypeParsers()
+  api.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body))
+  api.addHook('onRequest', async (_request, reply) => {
+    reply.header('Connection', 'close').type('application/vnd.docker.plugins.v1.1+json')
+  })
+
+  api.post('/Plugin.Activate', async () => ({ Implements: ['LogDriver'] }))
+  api.post('/LogDriver.Capabilities', async () => ({ Cap: { ReadLogs: false } }))
+  api.post('/LogDriver.StartLogging', async (request) => {
+    const { File, Info } = parse(startRequest, request.body, 'StartLogging')
+    await driver.startLogging(File, Info)
+    return { Err: '' }
+  })
+  api.post('/LogDriver.StopLogging', async (request) => {
+    const stop = stopRequest.safeParse(json(request.body))
+    if (stop.success) driver.stopLogging(stop.data.File)
+    return { Err: '' }
+  })
+  api.post('/LogDriver.ReadLogs', async () => {
+    throw new DriverError(
+      'READ_LOGS_OFF',
+      'tallyman does not serve ReadLogs: dockerd keeps its own copy for docker logs',
+    )
+  })
+
+  api.setNotFoundHandler((request, reply) =>
+    reply.code(404).send({ Err: `tallyman has no ${request.method} ${request.url}` }),
+  )
+  api.setErrorHandler((error: Error & { statusCode?: number }, request, reply) => {
+    const known = error instanceof DriverError
+    log[known ? 'warn' : 'error'](
+      {
+        code: known ? error.code : 'REQUEST_INVALID',
+        acts: known ? error.acts : ERRORS.REQUEST_INVALID,
+        url: request.url,
+        err: known ? undefined : error,
+      },
+      error.message,
+    )
+    return reply.code(known ? 400 : (error.statusCode ?? 500)).send({ Err: error.message })
+  })
+  return api
+}

@@ -1,0 +1,54 @@
+/**
+ * run.json: what a run is, written once before StartLogging answers and never changed. With it a driver that was killed
+ * finds its FIFOs and goes on. It holds no environment of the container: only what the log-opts selected of it.
+ * The run's id is the name of its folder.
+ */
+import { randomUUID } from 'node:crypto'
+import { mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { dropCheckpoint } from './checkpoint.ts'
+import { replaceFile, syncFolder } from './durable.ts'
+import { runFolder, runsFolder } from './journal.ts'
+
+const schema = z.object({
+  v: z.literal(1),
+  /** The FIFO that dockerd made for it. */
+  file: z.string().startsWith('/'),
+  service: z.string().min(1),
+  module: z.string().min(1),
+  host: z.string(),
+  container: z.object({ id: z.string(), name: z.string(), image: z.string() }),
+  attrs: z.record(z.string(), z.string()),
+  options: z.object({ maxLineBytes: z.int().min(1) }),
+})
+
+/** `run` is the run's id. */
+export type RunRecord = z.infer<typeof schema> & { run: string }
+
+/** Makes the run's folder and its run.json, durable when this returns. */
+export function createRun(journal: string, description: Omit<RunRecord, 'v' | 'run'>): RunRecord {
+  const run = randomUUID()
+  const folder = runFolder(journal, run)
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  replaceFile(join(folder, 'run.json'), Buffer.from(JSON.stringify({ v: 1, ...description })), true)
+  syncFolder(runsFolder(journal))
+  return { v: 1, run, ...description }
+}
+
+/** @throws Error saying what is wrong with the folder's name or the file */
+export function readRun(journal: string, run: string): RunRecord {
+  z.uuid({ error: 'the folder is not named by a UUID' }).parse(run)
+  return { ...schema.parse(JSON.parse(readFileSync(join(runFolder(journal, run), 'run.json'), 'utf8'))), run }
+}
+
+/**
+ * Gives a run another id, where its line numbers are unknown: under the old id readers would take the lines that
+ * are left for copies of lines that they have.
+ */
+export function renameRun(journal: string, record: RunRecord): RunRecord {
+  const run = randomUUID()
+  dropCheckpoint(runFolder(journal, record.run))
+  renameSync(runFolder(journal, record.run), runFolder(journal, run))
+  return { ...record, run }
+}

@@ -1,0 +1,91 @@
+/** The worker that shipping runs in: wires the shipper to Kafka and to main, and keeps an outage down to a few lines of log. */
+import { type MessagePort, workerData } from 'node:worker_threads'
+import pino from 'pino'
+import { kafkaClient } from '../wire/kafka.ts'
+import { Producer } from '../wire/producer.ts'
+import type { ShippingCheckpoint } from './checkpoint.ts'
+import type { RunRecord } from './run.ts'
+import type { Settings } from './settings.ts'
+import { Shipper } from './shipper.ts'
+import { Slots } from './slots.ts'
+
+export type ShipperData = { slots: SharedArrayBuffer; port: MessagePort; journal: string; settings: Settings }
+
+export type ShipperRequest =
+  | { type: 'add'; slot: number; record: RunRecord; checkpoint: ShippingCheckpoint }
+  | { type: 'stop' }
+
+/** `stopped` answers `stop`, once every checkpoint is written. */
+export type ShipperReport = { type: 'done'; slot: number } | { type: 'stopped' }
+
+/** While an outage lasts it is told this often. */
+const REMIND_MS = 60_000
+
+const { slots: memory, port, journal, settings } = workerData as ShipperData
+const log = pino({ level: settings.LOG_LEVEL, base: { thread: 'shipper' } })
+const report = (message: ShipperReport): void => port.postMessage(message)
+
+// kafkajs tells each retry of its own: what matters of that is said once by `failed` below.
+const kafkaLog = pino({ level: settings.LOG_LEVEL === 'debug' || settings.LOG_LEVEL === 'trace' ? 'warn' : 'silent' })
+let remindedAt = 0
+
+const producer = new Producer(
+  () =>
+    kafkaClient({
+      brokers: settings.KAFKA_BROKERS,
+      clientId: 'tallyman-driver',
+      logger: kafkaLog,
+      requestTimeout: 5_000,
+    }),
+  {
+    failed(error, attempts) {
+      const now = performance.now()
+      if (attempts > 1 && now - remindedAt < REMIND_MS) return
+      remindedAt = now
+      log.warn(
+        {
+          code: 'KAFKA_AWAY',
+          attempts,
+          brokers: settings.KAFKA_BROKERS,
+          topic: settings.KAFKA_TOPIC,
+          error: error.message,
+        },
+        'Kafka takes no lines; the journal keeps them and they are sent as soon as it does. If this lasts, check KAFKA_BROKERS, and that the topic exists (the consumer creates it)',
+      )
+    },
+    recovered(attempts, ms) {
+      log.info({ attempts, ms: Math.round(ms) }, 'Kafka takes lines again')
+    },
+  },
+)
+
+const shipper = new Shipper({
+  journal,
+  topic: settings.KAFKA_TOPIC,
+  slots: new Slots(memory),
+  producer,
+  events: {
+    done: (slot) => report({ type: 'done', slot }),
+    skipped: (run, offset, bytes) =>
+      log.error(
+        { run, offset, bytes },
+        'bytes in the journal are no frames of dockerd and were passed over; lines in them are lost',
+      ),
+  },
+})
+
+let stopping = false
+port.on('message', (request: ShipperRequest) => {
+  if (request.type === 'add') return shipper.add(request.slot, request.record, request.checkpoint)
+  stopping = true
+  void shipper.stop().then(() => {
+    report({ type: 'stopped' })
+    port.close()
+  })
+})
+
+try {
+  await shipper.loop()
+} catch (error) {
+  if (!stopping) throw error
+}

@@ -1,0 +1,331 @@
+/**
+ * Shipping: reads journals, numbers lines, cuts chunks and has them acknowledged by Kafka.
+ *
+ * Invariants
+ * - One batch is in flight. The next may be built meanwhile; it is sent after the one before is acknowledged, so a
+ *   run's records stand in Kafka in the order of its lines (second copies aside).
+ * - A run's checkpoint is the state behind the last acknowledged batch, never behind one that was merely built.
+ * - A segment is removed only after a checkpoint past it is durable; a run's folder after its `end` is acknowledged.
+ * - Memory is bounded whatever waits: two arenas of encoded chunks, one workspace, and a pending split line a source.
+ */
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
+import { ChunkEncoder } from '../wire/chunk.ts'
+import type { OutgoingRecord, Producer } from '../wire/producer.ts'
+import { partitionOf, recordHeaders, recordKey } from '../wire/record.ts'
+import { type ShippingCheckpoint, startOfRun, writeCheckpoint } from './checkpoint.ts'
+import { CHUNK_OVERHEAD, ChunkBuilder, READ_BYTES } from './chunks.ts'
+import { Frame, INCOMPLETE, readFrame, resync } from './frames.ts'
+import { JournalReader, removeRun, runFolder } from './journal.ts'
+import { Lines } from './lines.ts'
+import type { RunRecord } from './run.ts'
+import type { Slots } from './slots.ts'
+
+/** Encoded chunks that one send carries at most. */
+const BATCH_BYTES = 2 * 1024 * 1024
+/** Encoded chunks to one partition in one send: kafkajs makes one record batch of them, and brokers refuse 1 MB. */
+const PARTITION_BYTES = 768 * 1024
+/** Sends start this far apart, unless WAITING_BYTES wait: a chunk of a few lines costs as much as one of hundreds. */
+const APART_MS = 10
+const WAITING_BYTES = 256 * 1024
+/** A run's checkpoint lags at most this far behind its acknowledgements. */
+const CHECKPOINT_MS = 1000
+/** A wait ends at least this often, to write checkpoints that are due. */
+const IDLE_MS = 1000
+
+type Run = {
+  slot: number
+  record: RunRecord
+  folder: string
+  id: Buffer
+  key: string
+  headers: Record<string, string>
+  reader: JournalReader
+  lines: Lines
+  partition: number | undefined
+  /** Built up to here: offset in the stream, bytes that were no frame. */
+  offset: number
+  skipped: number
+  ended: boolean
+  /** How much of the journal there was when the run was last read to its end: what is left of that is half a frame. */
+  seen: number
+  /** Acknowledged up to here, and what the checkpoint on disk says. */
+  acked: ShippingCheckpoint
+  savedAt: number
+}
+
+type Batch = {
+  arena: Buffer<ArrayBuffer>
+  bytes: number
+  partitionBytes: Map<number, number>
+  records: OutgoingRecord[]
+  /** State of each run behind this batch, and whether the batch holds its end. */
+  states: Map<Run, { state: ShippingCheckpoint; ended: boolean }>
+}
+
+export type ShipperEvents = {
+  /** The run is acknowledged to its end, and its folder is gone. */
+  done(slot: number): void
+  /** Bytes of the journal were no frame and were passed over. */
+  skipped(run: string, offset: number, bytes: number): void
+}
+
+export class Shipper {
+  #journal: string
+  #topic: string
+  #slots: Slots
+  #producer: Producer
+  #events: ShipperEvents
+  #runs: Run[] = []
+  #unsaved = new Set<Run>()
+  #partitions: number | undefined
+  #chunk = new ChunkBuilder()
+  #encoder = new ChunkEncoder()
+  #frame = new Frame()
+  #arenas = [Buffer.alloc(BATCH_BYTES), Buffer.alloc(BATCH_BYTES)]
+  /** The run that is served first in the next batch: each in turn, so that a noisy one does not starve the others. */
+  #turn = 0
+  #stopped = false
+
+  constructor(options: { journal: string; topic: string; slots: Slots; producer: Producer; events: ShipperEvents }) {
+    this.#journal = options.journal
+    this.#topic = options.topic
+    this.#slots = options.slots
+    this.#producer = options.producer
+    this.#events = options.events
+  }
+
+  /** Takes up a run from its checkpoint on, or from its beginning where it has none. */
+  add(slot: number, record: RunRecord, checkpoint = startOfRun()): void {
+    const folder = runFolder(this.#journal, record.run)
+    this.#runs.push({
+      slot,
+      record,
+      folder,
+      id: Buffer.from(record.run.replaceAll('-', ''), 'hex'),
+      key: recordKey(record.service, record.module),
+      headers: recordHeaders(record),
+      reader: new JournalReader(folder),
+      lines: new Lines(checkpoint.lines, record.options.maxLineBytes),
+      partition: checkpoint.partition,
+      offset: checkpoint.offset,
+      skipped: checkpoint.skipped,
+      ended: false,
+      seen: 0,
+      acked: checkpoint,
+      savedAt: 0,
+    })
+  }
+
+  /** Ships until `stop`. */
+  async loop(): Promise<void> {
+    let sentAt = -APART_MS
+    let ready: Batch | undefined
+    while (!this.#stopped) {
+      if (!ready || ready.states.size === 0) {
+        const seen = this.#slots.rings
+        const waiting = this.#waiting()
+        if (waiting === 0) {
+          this.#saveCheckpoints(false)
+          await this.#slots.rung(seen, IDLE_MS)
+          continue
+        }
+        const wait = sentAt + APART_MS - performance.now()
+        if (waiting < WAITING_BYTES && wait > 0) await sleep(wait)
+        this.#partitions ??= await this.#producer.partitions(this.#topic)
+        ready = this.#build()
+      }
+      if (ready.states.size === 0) continue
+      sentAt = performance.now()
+      const sending = this.#send(ready)
+      // By the next turn kafkajs has handed the batch to zstd's thread, and this one is free to build ahead.
+      await turn()
+      const ahead = this.#waiting() >= WAITING_BYTES ? this.#build() : undefined
+      await sending
+      this.#acknowledged(ready)
+      ready = ahead
+    }
+  }
+
+  /** Ends `loop`, which rejects if a send is under way, and writes what is acknowledged by now into the checkpoints. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#producer.stop()
+    this.#saveCheckpoints(true)
+  }
+
+  /** Bytes that are journalled and not yet built; a run whose end is to be built counts as one. */
+  #waiting(): number {
+    let bytes = 0
+    for (const run of this.#runs) {
+      if (run.ended) continue
+      const written = this.#slots.written(run.slot)
+      if (this.#slots.ended(run.slot)) bytes += written - run.offset + 1
+      else if (written !== run.seen) bytes += written - run.offset
+    }
+    return bytes
+  }
+
+  #build(): Batch {
+    const arena = this.#arenas.pop() ?? Buffer.alloc(BATCH_BYTES)
+    const batch: Batch = { arena, bytes: 0, partitionBytes: new Map(), records: [], states: new Map() }
+    const count = this.#runs.length
+    for (let i = 0; i < count && this.#room(batch, undefined) > 2 * CHUNK_OVERHEAD; i++) {
+      const run = this.#runs[(this.#turn + i) % count]!
+      if (!run.ended) this.#fill(run, batch)
+    }
+    this.#turn = count === 0 ? 0 : (this.#turn + 1) % count
+    return batch
+  }
+
+  /** Bytes that may still be added to the batch, for a partition where one is given. */
+  #room(batch: Batch, partition: number | undefined): number {
+    const room = batch.arena.length - batch.bytes
+    if (partition === undefined) return room
+    return Math.min(room, PARTITION_BYTES - (batch.partitionBytes.get(partition) ?? 0))
+  }
+
+  /** Adds what the run has to the batch, as far as there is room. */
+  #fill(run: Run, batch: Batch): void {
+    // In this order: once the run has ended, `written` is final.
+    const ended = this.#slots.ended(run.slot)
+    const written = this.#slots.written(run.slot)
+    if (run.offset === written && !ended) return
+    const partition = this.#partitionOf(run)
+    const { workspace } = this.#chunk
+    const before = run.offset
+    this.#chunk.begin(run.lines.next, this.#room(batch, partition))
+
+    let full = false
+    while (run.offset < written && !full) {
+      const length = this.#read(run, Math.min(READ_BYTES, written - run.offset))
+      if (length === 0) continue
+      let at = 0
+      for (;;) {
+        const next = readFrame(workspace, at, length, this.#frame)
+        if (next > 0) {
+          if (!run.lines.roomFor(this.#chunk, this.#frame)) {
+            this.#seal(run, batch, partition, false)
+            full = !run.lines.roomFor(this.#chunk, this.#frame)
+            if (full) break
+          }
+          run.lines.take(this.#chunk, this.#frame)
+          at = next
+        } else if (next === INCOMPLETE && (at === length || !ended || run.offset + length < written)) {
+          break
+        } else {
+          const resumed = resync(workspace, at, length, this.#frame)
+          this.#skip(run, run.offset + at, resumed - at)
+          at = resumed
+        }
+      }
+      run.offset += at
+      if (at < length && !full) break
+    }
+    run.seen = full ? -1 : written
+
+    if (ended && run.offset === written && !full) this.#finish(run, batch, partition)
+    else if (this.#chunk.lines > 0) this.#seal(run, batch, partition, false)
+    if (run.offset > before || run.ended) batch.states.set(run, { state: this.#state(run), ended: run.ended })
+  }
+
+  /** Reads from the run's offset on into the workspace; steps over a hole in the journal. @returns bytes read */
+  #read(run: Run, length: number): number {
+    const read = run.reader.read(this.#chunk.workspace, 0, length, run.offset)
+    if (read > 0) return read
+    const next = Math.min(run.reader.next(run.offset) ?? Number.POSITIVE_INFINITY, this.#slots.written(run.slot))
+    this.#skip(run, run.offset, next - run.offset)
+    run.offset = next
+    return 0
+  }
+
+  #skip(run: Run, offset: number, bytes: number): void {
+    run.skipped += bytes
+    this.#events.skipped(run.record.run, offset, bytes)
+  }
+
+  #finish(run: Run, batch: Batch, partition: number): void {
+    while (!run.lines.finish(this.#chunk)) {
+      // Nothing fitted and nothing can be sealed to make room: in the next batch.
+      if (this.#chunk.lines === 0) return
+      this.#seal(run, batch, partition, false)
+    }
+    if (this.#room(batch, partition) < CHUNK_OVERHEAD) return
+    run.ended = true
+    const { next } = run.lines
+    // A run that never printed leaves nothing in Kafka either.
+    if (next[0] > 1 || next[1] > 1) this.#seal(run, batch, partition, true)
+  }
+
+  /** Encodes the chunk into the batch and begins the next one. */
+  #seal(run: Run, batch: Batch, partition: number, end: boolean): void {
+    if (this.#chunk.lines === 0 && !end) return
+    const { record, lines } = run
+    const encoded = this.#encoder.encode({
+      ...this.#chunk.seal(),
+      run: run.id,
+      service: record.service,
+      module: record.module,
+      host: record.host,
+      container: record.container,
+      attrs: record.attrs,
+      lost: [],
+      end: end ? [lines.next[0] - 1, lines.next[1] - 1] : undefined,
+    })
+    batch.arena.set(encoded, batch.bytes)
+    const value = batch.arena.subarray(batch.bytes, batch.bytes + encoded.length)
+    batch.bytes += encoded.length
+    batch.partitionBytes.set(partition, (batch.partitionBytes.get(partition) ?? 0) + encoded.length)
+    batch.records.push({ topic: this.#topic, partition, key: run.key, headers: run.headers, value })
+    this.#chunk.begin(lines.next, this.#room(batch, partition))
+  }
+
+  /** The run's partition; chosen once, and written down before anything is sent to it. */
+  #partitionOf(run: Run): number {
+    if (run.partition === undefined) {
+      run.partition = partitionOf(run.key, this.#partitions!)
+      run.acked = { ...run.acked, partition: run.partition }
+      writeCheckpoint(run.folder, run.acked, false)
+    }
+    return run.partition
+  }
+
+  #state(run: Run): ShippingCheckpoint {
+    return { offset: run.offset, partition: run.partition, lines: run.lines.state(), skipped: run.skipped }
+  }
+
+  async #send(batch: Batch): Promise<void> {
+    const failures = batch.records.length > 0 ? await this.#producer.send(batch.records) : 0
+    // After a failure kafkajs may hold on to the arena, and could send bytes that were put there since.
+    if (failures === 0) this.#arenas.push(batch.arena)
+  }
+
+  #acknowledged(batch: Batch): void {
+    for (const [run, { state, ended }] of batch.states) {
+      run.acked = state
+      if (ended) this.#remove(run)
+      else this.#unsaved.add(run)
+    }
+    this.#saveCheckpoints(false)
+  }
+
+  #remove(run: Run): void {
+    run.reader.close()
+    this.#unsaved.delete(run)
+    this.#runs.splice(this.#runs.indexOf(run), 1)
+    removeRun(this.#journal, run.record.run)
+    this.#events.done(run.slot)
+  }
+
+  /** Writes the checkpoints that are due, or all that have changed. */
+  #saveCheckpoints(all: boolean): void {
+    const now = performance.now()
+    for (const run of this.#unsaved) {
+      const shipped = run.reader.droppable(run.acked.offset)
+      if (!all && !shipped && now - run.savedAt < CHECKPOINT_MS) continue
+      writeCheckpoint(run.folder, run.acked, shipped)
+      run.savedAt = now
+      this.#unsaved.delete(run)
+      if (shipped) run.reader.dropBefore(run.acked.offset)
+    }
+  }
+}

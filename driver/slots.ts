@@ -1,0 +1,78 @@
+/**
+ * What intake and shipping tell each other without a message: a row a run in shared memory, and a doorbell.
+ *
+ * Invariants
+ * - Each cell has one writer. `written` and ENDED are intake's; main claims a row before anyone else knows it and frees
+ *   it after shipping said that the run is over.
+ * - `written` is stored before the doorbell is rung, and the doorbell is atomic: whoever saw it ring sees the bytes.
+ * - `written` counts bytes that are in the journal. ENDED is set after the last of them.
+ */
+
+/** 65,536 runs at once, at 12 bytes each: an outage in which thousands of short containers come and go fits. */
+const ROWS = 65_536
+
+const FREE = 0
+const OPEN = 1
+const ENDED = 2
+
+export class Slots {
+  /** To be handed to the other threads, which make a Slots of their own of it. */
+  readonly memory: SharedArrayBuffer
+  #doorbell: Int32Array
+  #state: Int32Array
+  #written: Float64Array
+  #lowestFree = 0
+
+  constructor(memory = new SharedArrayBuffer(8 + ROWS * 12)) {
+    this.memory = memory
+    this.#doorbell = new Int32Array(memory, 0, 1)
+    this.#written = new Float64Array(memory, 8, ROWS)
+    this.#state = new Int32Array(memory, 8 + ROWS * 8, ROWS)
+  }
+
+  /** Takes a row for a run whose journal holds `written` bytes. @returns its index, or undefined when all are taken */
+  claim(written: number): number | undefined {
+    const slot = this.#state.indexOf(FREE, this.#lowestFree)
+    if (slot === -1) return undefined
+    this.#lowestFree = slot + 1
+    this.#written[slot] = written
+    Atomics.store(this.#state, slot, OPEN)
+    return slot
+  }
+
+  free(slot: number): void {
+    Atomics.store(this.#state, slot, FREE)
+    this.#lowestFree = Math.min(this.#lowestFree, slot)
+  }
+
+  written(slot: number): number {
+    return this.#written[slot]!
+  }
+
+  addWritten(slot: number, bytes: number): void {
+    this.#written[slot] = this.#written[slot]! + bytes
+  }
+
+  ended(slot: number): boolean {
+    return Atomics.load(this.#state, slot) === ENDED
+  }
+
+  end(slot: number): void {
+    Atomics.store(this.#state, slot, ENDED)
+  }
+
+  ring(): void {
+    Atomics.add(this.#doorbell, 0, 1)
+    Atomics.notify(this.#doorbell, 0)
+  }
+
+  /** How often the doorbell has rung: to be read before looking at the rows, and handed to `rung`. */
+  get rings(): number {
+    return Atomics.load(this.#doorbell, 0)
+  }
+
+  /** Resolves once the doorbell has rung more than `seen` times, or after `timeout` ms. */
+  async rung(seen: number, timeout: number): Promise<void> {
+    await Atomics.waitAsync(this.#doorbell, 0, seen, timeout).value
+  }
+}
