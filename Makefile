@@ -1,0 +1,63 @@
+# Every way to run this repository. Each target does all of its own set-up and needs neither a terminal nor input.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo down check unit system test bench plugin images engine
+
+ifndef MACHINE_PATH
+export MACHINE_PATH := $(PATH)
+endif
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+TALLYMAN_ROOT ?= $(CURDIR)/var/logs
+export TALLYMAN_ROOT
+
+STAMP := node_modules/.stamp
+VITEST := node node_modules/vitest/vitest.mjs run
+# For each tier's results, which .ci/run adds up.
+REPORT = --reporter=default --reporter=json --outputFile.json=var/test/$(1).json
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP) ## set everything up and log some sample containers with it
+	@demo/demo.sh
+
+down: ## remove what the demo started: containers, consumer, Kafka, plugin; the log files stay
+	@demo/down.sh
+
+check: $(STAMP) ## types, lint, format and the unit tests, in under a minute
+	@tsc --noEmit
+	@biome check --error-on-warnings .
+	@$(VITEST) --project unit $(call REPORT,unit)
+
+unit: $(STAMP) ## the unit tests
+	@$(VITEST) --project unit $(call REPORT,unit)
+
+system: images ## the system tests, on a real engine, plugin and Kafka
+	@KAFKA_IMAGE=$$(setup/kafka-image.sh | tail -n 1) TESTCONTAINERS_RYUK_DISABLED=true \
+	  $(VITEST) --project system $(call REPORT,system)
+
+test: ## everything of check and system; one that fails does not keep the other from running
+	@failed=; for tier in check system; do $(MAKE) --no-print-directory $$tier || failed+=" $$tier"; done; \
+	  [ -z "$$failed" ] || { echo "make test: FAILED:$$failed"; exit 1; }
+
+bench: images ## measure side by side with json-file
+	@KAFKA_IMAGE=$$(setup/kafka-image.sh | tail -n 1) node bench/main.ts
+
+plugin: engine ## create or upgrade the plugin tallyman:latest, and enable it
+	@setup/images.sh plugin-rootfs
+	@setup/plugin.sh tallyman:latest
+
+images: engine ## build every image
+	@setup/kafka-image.sh
+	@setup/images.sh
+
+engine: $(STAMP)
+	@setup/engine.sh
+	@setup/base-image.sh
+
+$(STAMP): package-lock.json
+	@# With the machine's own Node: npm removes the one in node_modules while it runs.
+	@PATH="$(MACHINE_PATH)" npm ci --no-audit --no-fund
+	@touch $@

@@ -1,0 +1,70 @@
+/**
+ * Bundles the programs for the images into dist/, with the Node that runs them: bundle.ts [ROOM…]
+ *
+ *   dist/node          the Node of this repository's lock file, for this machine's architecture
+ *   dist/<room>/       main.js, a file for each *-thread.ts, what they share, and node_modules/koffi where it is used
+ *
+ * Invariants
+ *  - An entry point is a room's main.ts or *-thread.ts; a thread's file stands beside main.js under its own name.
+ *  - Names survive the minifying, so a stack trace still tells the function.
+ *  - dist/ is the whole build context of the Dockerfile: what is not in there cannot get into an image.
+ */
+import { cpSync, linkSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { build } from 'esbuild'
+
+const repo = join(import.meta.dirname, '..')
+const dist = join(repo, 'dist')
+const platform = `linux-${process.arch}`
+
+async function bundle(room: string): Promise<void> {
+  const out = join(dist, room)
+  const aside = `${out}.new`
+  rmSync(aside, { recursive: true, force: true })
+  const { metafile } = await build({
+    absWorkingDir: repo,
+    entryPoints: readdirSync(join(repo, room))
+      .filter((name) => name === 'main.ts' || name.endsWith('-thread.ts'))
+      .map((name) => join(room, name)),
+    outdir: aside,
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node24',
+    minifySyntax: true,
+    minifyWhitespace: true,
+    legalComments: 'none',
+    external: ['koffi'],
+    banner: {
+      js: "import { createRequire as requireFrom } from 'node:module';const require=requireFrom(import.meta.url);",
+    },
+    metafile: true,
+    logLevel: 'warning',
+  })
+  const imports = Object.values(metafile.outputs).flatMap((file) => file.imports)
+  if (imports.some(({ path }) => path === 'koffi')) copyKoffi(join(aside, 'node_modules'))
+  rmSync(out, { recursive: true, force: true })
+  renameSync(aside, out)
+}
+
+/** koffi without its C++ sources, and its binary for this architecture and glibc. */
+function copyKoffi(modules: string): void {
+  const native = `@koromix/koffi-${platform}`
+  for (const path of [
+    'koffi/package.json',
+    'koffi/index.js',
+    'koffi/src/koffi/index.js',
+    'koffi/src/koffi/src/static.js',
+    `${native}/package.json`,
+    `${native}/index.js`,
+    `${native}/${platform.replace('-', '_')}`,
+  ]) {
+    cpSync(join(repo, 'node_modules', path), join(modules, path), { recursive: true })
+  }
+}
+
+const rooms = process.argv.slice(2)
+await Promise.all((rooms.length > 0 ? rooms : ['driver', 'consumer']).map(bundle))
+rmSync(join(dist, 'node'), { force: true })
+linkSync(join(repo, `node_modules/node-${platform}/bin/node`), join(dist, 'node'))
