@@ -1,0 +1,25 @@
+# Two images from dist/, which setup/bundle.ts makes. Plain multi-stage, so that the legacy builder and BuildKit both take it.
+
+FROM debian:bookworm-slim AS base
+COPY dist/node /usr/local/bin/node
+
+# node and the shared libraries that it and koffi's binary ask for. No shell, no packages.
+FROM base AS plugin-libraries
+COPY dist/driver/node_modules /tmp/node_modules
+RUN set -eu; \
+    find /tmp/node_modules -name '*.node' -exec ldd /usr/local/bin/node '{}' + >/tmp/ldd; \
+    if grep 'not found' /tmp/ldd; then exit 1; fi; \
+    grep -o '/[^ :]*\.so[^ :]*' /tmp/ldd | sort -u | while read -r file; do \
+      install -D "$(readlink -f "$file")" "/rootfs$file"; \
+    done; \
+    install -D /usr/local/bin/node /rootfs/usr/local/bin/node; \
+    mkdir -p /rootfs/run/docker/plugins /rootfs/run/docker/logging; \
+    chroot /rootfs /usr/local/bin/node --version
+
+FROM scratch AS plugin-rootfs
+COPY --from=plugin-libraries /rootfs /
+COPY dist/driver /driver
+
+FROM base AS consumer
+COPY dist/consumer /consumer
+ENTRYPOINT ["/usr/local/bin/node", "/consumer/main.js"]
