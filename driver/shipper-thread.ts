@@ -78,10 +78,7 @@ let stopping = false
 port.on('message', (request: ShipperRequest) => {
   if (request.type === 'add') return shipper.add(request.slot, request.record, request.checkpoint)
   stopping = true
-  void shipper.stop().then(() => {
-    report({ type: 'stopped' })
-    port.close()
-  })
+  void shipper.stop().then(() => report({ type: 'stopped' }))
 })
 
 try {

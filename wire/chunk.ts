@@ -211,7 +211,8 @@ function countStderr(src: Uint8Array, lines: number): number {
 export function decodeChunk(bytes: Uint8Array): Chunk {
   let value: unknown
   try {
-    value = decoder.decode(bytes)
+    // Not a Buffer, whose slice() copies nothing: columns are copied to be aligned.
+    value = decoder.decode(bytesOf(bytes))
   } catch (error) {
     throw new ChunkError('not-msgpack', `not a MessagePack value: ${(error as Error).message}`)
   }

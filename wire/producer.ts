@@ -11,7 +11,7 @@
  * - A late success of an attempt that was given up stores a second copy. Line numbers make it recognisable.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Kafka, Producer as KafkaProducer } from 'kafkajs'
+import { type Kafka, type Producer as KafkaProducer, Partitioners } from 'kafkajs'
 import { ZSTD } from './kafka.ts'
 
 export type OutgoingRecord = {
@@ -92,7 +92,11 @@ export class Producer {
 
   async #attempt(kafka: Kafka, records: OutgoingRecord[]): Promise<void> {
     if (!this.#producer) {
-      this.#producer = kafka.producer({ allowAutoTopicCreation: false, retry: { retries: 0 } })
+      this.#producer = kafka.producer({
+        allowAutoTopicCreation: false,
+        createPartitioner: Partitioners.DefaultPartitioner,
+        retry: { retries: 0 },
+      })
       await this.#producer.connect()
     }
     const topicMessages = [...Map.groupBy(records, (record) => record.topic)].map(([topic, ofTopic]) => ({
