@@ -338,7 +338,6 @@ export class Driver {
     })
     const request: ShipperRequest = { type: 'stop' }
     this.#shipper.port.postMessage(request)
-    this.#slots.ring()
     await Promise.race([Promise.all([intakeGone, stopped]), sleep(STOP_MS)])
     await this.#shipper.worker.terminate()
   }

@@ -137,6 +137,8 @@ export class Shipper {
       if (ready.states.size === 0) continue
       sentAt = performance.now()
       const sending = this.#send(ready)
+      // It may be rejected, by a stop, before it is awaited below.
+      sending.catch(() => {})
       // By the next turn kafkajs has handed the batch to zstd's thread, and this one is free to build ahead.
       await turn()
       const ahead = this.#waiting() >= WAITING_BYTES ? this.#build() : undefined
@@ -149,6 +151,7 @@ export class Shipper {
   /** Ends `loop`, which rejects if a send is under way, and writes what is acknowledged by now into the checkpoints. */
   async stop(): Promise<void> {
     this.#stopped = true
+    this.#slots.ring()
     await this.#producer.stop()
     this.#saveCheckpoints(true)
   }

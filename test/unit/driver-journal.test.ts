@@ -1,0 +1,110 @@
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { readCheckpoint, startOfRun, writeCheckpoint } from '../../driver/checkpoint.ts'
+import { JournalReader, journalEnd, listRuns, removeRun, runFolder, segmentPath } from '../../driver/journal.ts'
+import { createRun, readRun } from '../../driver/run.ts'
+import { temporaryFolder } from '../support/folder.ts'
+
+function segments(folder: string, ...texts: string[]): string {
+  let base = 0
+  for (const text of texts) {
+    writeFileSync(segmentPath(folder, base), text)
+    base += text.length
+  }
+  return folder
+}
+
+function read(reader: JournalReader, offset: number, length: number): string {
+  const target = new Uint8Array(length)
+  return Buffer.from(target.subarray(0, reader.read(target, 0, length, offset))).toString()
+}
+
+describe('journal', () => {
+  it('is read across segments, from any offset', () => {
+    using folder = temporaryFolder()
+    const reader = new JournalReader(segments(folder.path, 'abc', 'def', 'gh'))
+    expect(read(reader, 0, 8)).toBe('abcdefgh')
+    expect(read(reader, 4, 3)).toBe('efg')
+    expect(read(reader, 1, 1)).toBe('b')
+  })
+
+  it('is read on into a segment that was begun after the reader looked', () => {
+    using folder = temporaryFolder()
+    const reader = new JournalReader(segments(folder.path, 'abc'))
+    expect(read(reader, 0, 3)).toBe('abc')
+    writeFileSync(segmentPath(folder.path, 3), 'def')
+    expect(read(reader, 2, 4)).toBe('cdef')
+  })
+
+  it('with a missing segment tells where it goes on', () => {
+    using folder = temporaryFolder()
+    writeFileSync(segmentPath(folder.path, 0), 'abc')
+    writeFileSync(segmentPath(folder.path, 9), 'jkl')
+    const reader = new JournalReader(folder.path)
+    expect(read(reader, 1, 8)).toBe('bc')
+    expect(reader.next(3)).toBe(9)
+    expect(read(reader, 9, 3)).toBe('jkl')
+    expect(journalEnd(folder.path)).toBe(12)
+  })
+
+  it('gives up segments that lie whole behind an offset, but for the last', () => {
+    using folder = temporaryFolder()
+    const reader = new JournalReader(segments(folder.path, 'abc', 'def', 'gh'))
+    reader.dropBefore(5)
+    expect(readdirSync(folder.path)).toHaveLength(2)
+    reader.dropBefore(8)
+    expect(readdirSync(folder.path)).toHaveLength(1)
+    expect(read(reader, 6, 2)).toBe('gh')
+  })
+
+  it('forgets a run whose removal was cut short, and holds the others', () => {
+    using journal = temporaryFolder()
+    const record = createRun(journal.path, { ...description, file: '/run/docker/logging/f' })
+    mkdirSync(join(journal.path, 'runs', '.removed-x'))
+    expect(listRuns(journal.path)).toEqual([record.run])
+    expect(readRun(journal.path, record.run)).toEqual(record)
+    removeRun(journal.path, record.run)
+    expect(readdirSync(join(journal.path, 'runs'))).toEqual([])
+    removeRun(journal.path, record.run)
+  })
+})
+
+const description = {
+  service: 'shop',
+  module: 'api',
+  host: 'h1',
+  container: { id: 'c1', name: 'api-1', image: 'api:1' },
+  attrs: {},
+  options: { maxLineBytes: 1000 },
+}
+
+describe('shipping checkpoint', () => {
+  it('comes back as it was written, pending parts and all', () => {
+    using folder = temporaryFolder()
+    expect(readCheckpoint(folder.path)).toBeUndefined()
+    const pending = { id: Buffer.of(1, 2), timeHigh: 2 ** 33, timeLow: 5, bytes: Buffer.alloc(70_000, 7) }
+    const checkpoint = {
+      offset: 2 ** 41,
+      partition: 7,
+      skipped: 3,
+      lines: { next: [2 ** 40, 1] as [number, number], pending: [undefined, pending] as [undefined, typeof pending] },
+    }
+    writeCheckpoint(folder.path, startOfRun(), false)
+    writeCheckpoint(folder.path, checkpoint, true)
+    expect(readCheckpoint(folder.path)).toEqual(checkpoint)
+    expect(readdirSync(folder.path)).toEqual(['checkpoint'])
+  })
+
+  it.each([
+    ['is empty', Buffer.alloc(0)],
+    ['is cut short', Buffer.from([0x86, 0xa1, 0x76])],
+    ['is of a newer version', Buffer.from([0x81, 0xa1, 0x76, 0x02])],
+    ['is text', Buffer.from('hello')],
+  ])('that %s is refused, not guessed at', (_, bytes) => {
+    using journal = temporaryFolder()
+    const { run } = createRun(journal.path, { ...description, file: '/f' })
+    writeFileSync(join(runFolder(journal.path, run), 'checkpoint'), bytes)
+    expect(() => readCheckpoint(runFolder(journal.path, run))).toThrow()
+  })
+})

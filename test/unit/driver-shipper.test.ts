@@ -1,0 +1,223 @@
+import { appendFileSync, existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { readCheckpoint, startOfRun } from '../../driver/checkpoint.ts'
+import { runFolder, segmentPath } from '../../driver/journal.ts'
+import { createRun, type RunRecord } from '../../driver/run.ts'
+import { Shipper } from '../../driver/shipper.ts'
+import { Slots } from '../../driver/slots.ts'
+import { decodeChunk } from '../../wire/chunk.ts'
+import type { OutgoingRecord, Producer } from '../../wire/producer.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { frame, lineFrames } from '../support/log-entry.ts'
+
+/** A Kafka that keeps what it is sent; `hold` makes it acknowledge nothing until `release`. */
+class FakeProducer implements Pick<Producer, 'partitions' | 'send' | 'stop'> {
+  sent: OutgoingRecord[] = []
+  #held: PromiseWithResolvers<void> | undefined
+  #stopped = Promise.withResolvers<never>()
+  partitions = async () => 12
+  hold() {
+    this.#held = Promise.withResolvers<void>()
+  }
+  async send(records: OutgoingRecord[]) {
+    // Copied, as a network would: the arena is used again after the acknowledgement.
+    this.sent.push(...records.map((record) => ({ ...record, value: Buffer.from(record.value) })))
+    await Promise.race([this.#held?.promise, this.#stopped.promise])
+    return 0
+  }
+  async stop() {
+    this.#stopped.promise.catch(() => {})
+    this.#stopped.reject(new Error('stopped'))
+  }
+}
+
+const line = (text: string) => frame({ source: 'stdout', time: 1_000n, line: Buffer.from(text) })
+
+/** A journal with one run, and a shipper that is started and stopped as a driver is. */
+function house(journal: string) {
+  const slots = new Slots()
+  const record: RunRecord = createRun(journal, {
+    file: '/f',
+    service: 'shop',
+    module: 'api',
+    host: 'h1',
+    container: { id: 'c1', name: 'api-1', image: 'api:1' },
+    attrs: {},
+    options: { maxLineBytes: 256 * 1024 },
+  })
+  const folder = runFolder(journal, record.run)
+  const slot = slots.claim(0)!
+  const skips: number[] = []
+  return {
+    folder,
+    skips,
+    /** Journals bytes as intake does. */
+    write(bytes: Uint8Array, base = 0) {
+      appendFileSync(segmentPath(folder, base), bytes)
+      slots.addWritten(slot, bytes.length)
+      slots.ring()
+    },
+    end() {
+      slots.end(slot)
+      slots.ring()
+    },
+    /** Runs a shipper from the checkpoint on until `until` resolves. */
+    async ship(producer: FakeProducer, until: (done: Promise<void>) => Promise<unknown>) {
+      const done = Promise.withResolvers<void>()
+      const shipper = new Shipper({
+        journal,
+        topic: 'tallyman',
+        slots,
+        producer: producer as unknown as Producer,
+        events: { done: () => done.resolve(), skipped: (_run, _offset, bytes) => skips.push(bytes) },
+      })
+      shipper.add(slot, record, readCheckpoint(folder) ?? startOfRun())
+      const loop = shipper.loop().catch(() => {})
+      await until(done.promise)
+      await shipper.stop()
+      await loop
+    },
+  }
+}
+
+const texts = (producer: FakeProducer) =>
+  producer.sent.flatMap(({ value }) => {
+    const { lines, len, data, first } = decodeChunk(value)
+    let at = 0
+    return Array.from({ length: lines }, (_, i) => {
+      at += len[i]!
+      return `${first[0] + i} ${Buffer.from(data.subarray(at - len[i]!, at)).toString()}`
+    })
+  })
+
+describe('shipping', () => {
+  it('a run to its end leaves its lines and the totals in Kafka, and no folder', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    run.write(Buffer.concat([line('one'), line('two')]))
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(texts(kafka)).toEqual(['1 one', '2 two'])
+    expect(decodeChunk(kafka.sent.at(-1)!.value).end).toEqual([2, 0])
+    expect(kafka.sent[0]).toMatchObject({ key: 'shop/api', headers: { service: 'shop', module: 'api', host: 'h1' } })
+    expect(existsSync(run.folder)).toBe(false)
+  })
+
+  it('a run without a byte leaves nothing', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(kafka.sent).toEqual([])
+    expect(existsSync(run.folder)).toBe(false)
+  })
+
+  it('half a frame waits for its rest', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    const bytes = line('in two halves')
+    run.write(bytes.subarray(0, 9))
+    await run.ship(kafka, async (done) => {
+      run.write(bytes.subarray(9))
+      run.end()
+      await done
+    })
+    expect(texts(kafka)).toEqual(['1 in two halves'])
+  })
+
+  it('what was not acknowledged is sent again with the same numbers, and the checkpoint has not moved', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const away = new FakeProducer()
+    away.hold()
+    run.write(Buffer.concat([line('one'), line('two')]))
+    await run.ship(away, async () => expect.poll(() => away.sent.length).toBe(1))
+    expect(readCheckpoint(run.folder)?.offset).toBe(0)
+
+    const back = new FakeProducer()
+    run.write(line('three'))
+    run.end()
+    await run.ship(back, (done) => done)
+    expect(texts(away)).toEqual(['1 one', '2 two'])
+    expect(texts(back)).toEqual(['1 one', '2 two', '3 three'])
+    expect(back.sent[0]!.partition).toBe(away.sent[0]!.partition)
+  })
+
+  it('a stop keeps what was acknowledged: the next driver goes on behind it, inside a split line too', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const first = new FakeProducer()
+    const parts = lineFrames('stdout', 1_000n, Buffer.alloc(40_000, 'x'), 'id')
+    run.write(Buffer.concat([line('one'), parts[0]!]))
+    await run.ship(first, async () => expect.poll(() => first.sent.length).toBe(1))
+
+    const second = new FakeProducer()
+    run.write(Buffer.concat(parts.slice(1)))
+    run.end()
+    await run.ship(second, (done) => done)
+    expect(texts(first)).toEqual(['1 one'])
+    expect(texts(second)).toEqual([`2 ${'x'.repeat(40_000)}`])
+  })
+
+  it('foreign bytes in a journal are passed over and told, and the lines around them arrive', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    run.write(Buffer.concat([line('before'), Buffer.alloc(100, 0xff), line('after'), Buffer.from('a torn tail')]))
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(texts(kafka)).toEqual(['1 before', '2 after'])
+    expect(run.skips.reduce((a, b) => a + b)).toBe(111)
+  })
+
+  it('a segment that is missing costs its lines alone', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    const bytes = line('kept')
+    run.write(bytes)
+    run.write(line('gone'), bytes.length)
+    run.write(bytes, 2 * bytes.length)
+    writeFileSync(segmentPath(run.folder, bytes.length), '')
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(texts(kafka)).toEqual(['1 kept', '2 kept'])
+  })
+
+  it('shipped segments are removed while the run goes on', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    let base = 0
+    for (const text of ['one', 'two', 'three']) {
+      const bytes = line(text)
+      run.write(bytes, base)
+      base += bytes.length
+    }
+    await run.ship(kafka, () =>
+      expect.poll(() => readdirSync(run.folder).filter((name) => name.endsWith('.segment'))).toHaveLength(1),
+    )
+    expect(texts(kafka)).toEqual(['1 one', '2 two', '3 three'])
+  })
+
+  it('no record and no partition of a batch grows beyond what a broker takes, whatever waits', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    const batches: number[] = []
+    const send = kafka.send.bind(kafka)
+    kafka.send = (records) => {
+      batches.push(records.reduce((sum, { value }) => sum + value.length, 0))
+      return send(records)
+    }
+    run.write(Buffer.concat(Array.from({ length: 40_000 }, (_, i) => line(`${i}`.padEnd(100)))))
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(texts(kafka)).toHaveLength(40_000)
+    expect(Math.max(...batches)).toBeLessThanOrEqual(768 * 1024)
+    expect(Math.max(...kafka.sent.map(({ value }) => decodeChunk(value).lines))).toBeLessThanOrEqual(8192)
+  })
+})
