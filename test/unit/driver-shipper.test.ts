@@ -152,14 +152,14 @@ describe('shipping', () => {
     const first = new FakeProducer()
     const parts = lineFrames('stdout', 1_000n, Buffer.alloc(40_000, 'x'), 'id')
     run.write(Buffer.concat([line('one'), parts[0]!]))
-    await run.ship(first, async () => expect.poll(() => first.sent.length).toBe(1))
+    await run.ship(first, async () => expect.poll(() => readCheckpoint(run.folder)?.offset).toBeGreaterThan(0))
 
     const second = new FakeProducer()
     run.write(Buffer.concat(parts.slice(1)))
     run.end()
     await run.ship(second, (done) => done)
     expect(texts(first)).toEqual(['1 one'])
-    expect(texts(second)).toEqual([`2 ${'x'.repeat(40_000)}`])
+    expect(texts(second).map((text) => [text.slice(0, 3), text.length])).toEqual([['2 x', 40_002]])
   })
 
   it('foreign bytes in a journal are passed over and told, and the lines around them arrive', async () => {
