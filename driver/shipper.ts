@@ -112,7 +112,7 @@ export class Shipper {
       ended: false,
       seen: 0,
       acked: checkpoint,
-      savedAt: 0,
+      savedAt: Number.NEGATIVE_INFINITY,
     })
   }
 
