@@ -9,8 +9,6 @@ ifndef MACHINE_PATH
 export MACHINE_PATH := $(PATH)
 endif
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
-TALLYMAN_ROOT ?= $(CURDIR)/var/logs
-export TALLYMAN_ROOT
 
 STAMP := node_modules/.stamp
 VITEST := node node_modules/vitest/vitest.mjs run
@@ -23,7 +21,7 @@ help: ## list the targets
 demo: $(STAMP) ## set everything up and log some sample containers with it
 	@demo/demo.sh
 
-down: ## remove what the demo started: containers, consumer, Kafka, plugin; the log files stay
+down: $(STAMP) ## remove what the demo started: containers, consumer, Kafka, plugin; the log files stay
 	@demo/down.sh
 
 check: $(STAMP) ## types, lint, format and the unit tests, in under a minute
@@ -59,5 +57,5 @@ engine: $(STAMP)
 
 $(STAMP): package-lock.json
 	@# With the machine's own Node: npm removes the one in node_modules while it runs.
-	@PATH="$(MACHINE_PATH)" npm ci --no-audit --no-fund
+	@PATH="$(MACHINE_PATH)" npm ci --no-audit --no-fund --loglevel=error
 	@touch $@

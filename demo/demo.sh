@@ -12,10 +12,7 @@ STEPS=9
 LOG="$VAR/demo.log"
 SERVICES="$REPO/demo/services"
 READY_SECONDS=60
-mkdir -p "$VAR"
-TALLYMAN_ROOT=$(realpath -m -- "$TALLYMAN_ROOT")
-export TALLYMAN_ROOT
-mkdir -p "$TALLYMAN_ROOT"
+mkdir -p "$VAR" "$TALLYMAN_ROOT"
 : >"$LOG"
 
 number=0

@@ -8,7 +8,7 @@
 REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 PATH="$REPO/node_modules/.bin:$PATH"
 VAR="$REPO/var"
-TALLYMAN_ROOT=${TALLYMAN_ROOT:-$VAR/logs}
+TALLYMAN_ROOT=$(realpath -m -- "${TALLYMAN_ROOT:-$VAR/logs}")
 BASE_IMAGE=debian:bookworm-slim
 KAFKA_VERSION=4.4.0
 KAFKA_PULLED="apache/kafka:$KAFKA_VERSION"
@@ -32,7 +32,8 @@ apt_install() {
     apt-get -o DPkg::Lock::Timeout=300 update &&
       DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
   } </dev/null >"$log" 2>&1 ||
-    fail "apt-get could not install: $*." "Its last words:" "$(tail -n 5 "$log")" "Make Debian's mirror reachable, or install them yourself; all of its output is in $log."
+    fail "apt-get could not install: $*. Its last words:" "$(tail -n 5 "$log")" \
+      "Make Debian's mirror reachable, or install them yourself; all of its output is in $log."
 }
 
 # Pulls IMAGE, where a registry answers: it has 15 s to name the image's layers, and then 15 minutes to send them.

@@ -8,7 +8,7 @@
 #    meanwhile waits in their pipes.
 #  - Which build a plugin was made from stands in its own description. Same build, same env: nothing is touched.
 #  - It is enabled with --timeout 0: a plain enable has dockerd cut each `docker logs --follow` after 30 s.
-#  - An upgrade that fails leaves the old plugin enabled.
+#  - An upgrade that dockerd does not carry out leaves the old plugin enabled.
 set -euo pipefail
 # shellcheck source=setup/env.sh
 . "$(dirname -- "$0")/env.sh"
@@ -29,7 +29,7 @@ work=$(mktemp -d)
 registry=
 undo=:
 finish() {
-  $undo || true
+  ($undo) || true
   [ -z "$registry" ] || "$REPO/setup/registry.sh" stop "$registry"
   rm -rf -- "$work"
 }
