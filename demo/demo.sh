@@ -39,6 +39,17 @@ engine() {
   find_compose
 }
 
+# On the host's network another program's port answers just as well, and would be taken for ours.
+need_ports() { # CONTAINER PORT…
+  local port
+  [ "$(docker inspect -f '{{.State.Running}}' "$1" 2>/dev/null)" != true ] || return 0
+  for port in "${@:2}"; do
+    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      fail "Another program listens on port $port of 127.0.0.1, which $1 needs." "Stop it; it is found with: ss -ltnp 'sport = :$port'"
+    fi
+  done
+}
+
 # Waits for URL to answer well, as long as the container runs.
 await() { # CONTAINER URL
   local i
@@ -52,6 +63,7 @@ await() { # CONTAINER URL
 
 kafka() {
   local i
+  need_ports tallyman-kafka 9092 9093
   find_compose
   "${COMPOSE[@]}" up -d kafka
   for ((i = 0; i < READY_SECONDS * 2; i++)); do
@@ -60,10 +72,11 @@ kafka() {
   done
   docker logs --tail 10 tallyman-kafka
   fail "Kafka was not healthy within $READY_SECONDS s." \
-    "See: docker logs tallyman-kafka. It needs the ports 9092 and 9093 of 127.0.0.1 for itself."
+    "See: docker logs tallyman-kafka"
 }
 
 consumer() {
+  need_ports tallyman-consumer 4680
   find_compose
   "${COMPOSE[@]}" up -d consumer
   await tallyman-consumer http://127.0.0.1:4680/readyz
