@@ -57,6 +57,18 @@ let low28 = 0
 let high = 0
 
 function varint(bytes: Uint8Array, end: number): void {
+  // What every frame of our days brings: a time of nine bytes. Unrolled, it costs a fifth of the loop.
+  const p = cursor
+  if (p + 9 <= end && bytes[p + 8]! < 0x80) {
+    const a = bytes[p]! | (bytes[p + 1]! << 8) | (bytes[p + 2]! << 16) | (bytes[p + 3]! << 24)
+    const b = bytes[p + 4]! | (bytes[p + 5]! << 8) | (bytes[p + 6]! << 16) | (bytes[p + 7]! << 24)
+    if ((a & b & CONTINUES) === (CONTINUES | 0)) {
+      low28 = sevens(a)
+      high = sevens(b) + bytes[p + 8]! * 2 ** 28
+      cursor = p + 9
+      return
+    }
+  }
   low28 = 0
   high = 0
   for (let shift = 0; shift < 70; shift += 7) {
@@ -69,8 +81,20 @@ function varint(bytes: Uint8Array, end: number): void {
   cursor = -1
 }
 
+/** The high bit of four varint bytes: each is followed by another. */
+const CONTINUES = 0x8080_8080
+
+/** The 28 bits that four varint bytes carry. */
+const sevens = (word: number): number =>
+  (word & 0x7f) | ((word >>> 1) & 0x3f80) | ((word >>> 2) & 0x1f_c000) | ((word >>> 3) & 0xfe0_0000)
+
 /** A length as a varint: small, or broken. */
 function length(bytes: Uint8Array, end: number): number {
+  const first = bytes[cursor]!
+  if (first < 0x80 && first < end - cursor) {
+    cursor++
+    return first
+  }
   varint(bytes, end)
   if (cursor === -1 || high !== 0 || low28 > end - cursor) {
     cursor = -1

@@ -25,7 +25,7 @@ export type IntakeLimits = {
   pipeBytes: number
 }
 
-export const INTAKE_LIMITS: IntakeLimits = { segmentBytes: 4 * 1024 * 1024, pipeBytes: 16 * 1024 * 1024 }
+export const INTAKE_LIMITS: IntakeLimits = { segmentBytes: 8 * 1024 * 1024, pipeBytes: 16 * 1024 * 1024 }
 
 const PACE_MS = 2
 const RETRY_MS = 100
