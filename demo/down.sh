@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname -- "$0")/../setup/env.sh"
 
 PLUGIN=tallyman:latest
-DRAIN_SECONDS=${DRAIN_SECONDS:-30} # 0: not at all
+DRAIN_SECONDS=${DRAIN_SECONDS:-60} # 0: not at all
 
 if ! docker info >/dev/null 2>&1; then
   echo "No Docker engine answers, so nothing runs here." \

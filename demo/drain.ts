@@ -31,7 +31,7 @@ function checkpointOf(folder: string): number {
   }
 }
 
-/** Lines that begin behind the checkpoint. */
+/** Lines that end behind the checkpoint, up to the first bytes that are no frame. */
 function unshippedLines(folder: string): number {
   const reader = new JournalReader(folder)
   const block = new Uint8Array(BLOCK)
@@ -41,10 +41,8 @@ function unshippedLines(folder: string): number {
   for (let offset = checkpointOf(folder); offset < end; ) {
     const bytes = reader.read(block, 0, Math.min(BLOCK, end - offset), offset)
     let at = 0
-    for (let size = 1; size > 0; ) {
-      size = readFrame(block, at, bytes, frame)
-      if (size <= 0) break
-      at += size
+    for (let next = readFrame(block, at, bytes, frame); next > 0; next = readFrame(block, at, bytes, frame)) {
+      at = next
       if (!frame.partial || frame.last) lines++
     }
     if (at === 0) break
