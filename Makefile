@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo down check unit system test bench plugin images engine
+.PHONY: help demo down check unit system test bench plugin images lint engine
 
 ifndef MACHINE_PATH
 export MACHINE_PATH := $(PATH)
@@ -24,10 +24,11 @@ demo: $(STAMP) ## set everything up and log some sample containers with it
 down: $(STAMP) ## remove what the demo started: containers, consumer, Kafka, plugin; the log files stay
 	@demo/down.sh
 
-check: $(STAMP) ## types, lint, format and the unit tests, in under a minute
+check: lint unit ## types, lint, format and the unit tests, in under a minute
+
+lint: $(STAMP)
 	@tsc --noEmit
 	@biome check --error-on-warnings .
-	@$(VITEST) --project unit $(call REPORT,unit)
 
 unit: $(STAMP) ## the unit tests
 	@$(VITEST) --project unit $(call REPORT,unit)
@@ -37,7 +38,7 @@ system: images ## the system tests, on a real engine, plugin and Kafka
 	  $(VITEST) --project system $(call REPORT,system)
 
 test: ## everything of check and system; one that fails does not keep the other from running
-	@failed=; for tier in check system; do $(MAKE) --no-print-directory $$tier || failed+=" $$tier"; done; \
+	@failed=; for tier in lint unit system; do $(MAKE) --no-print-directory $$tier || failed+=" $$tier"; done; \
 	  [ -z "$$failed" ] || { echo "make test: FAILED:$$failed"; exit 1; }
 
 bench: images ## measure side by side with json-file
