@@ -16,7 +16,12 @@ for target; do
   esac
   log="$VAR/$target-image.log"
   mkdir -p "$VAR"
+  old=$(docker image inspect -f '{{.Id}}' "tallyman-$target" 2>/dev/null || true)
   docker build --target "$target" --tag "tallyman-$target" "$REPO" </dev/null >"$log" 2>&1 ||
     fail "The image tallyman-$target could not be built. The build's last words:" "$(tail -n 5 "$log")" \
       "All of its output is in $log."
+  # An image that this one replaces would only take up room; one that a container still uses stays.
+  if [ -n "$old" ] && [ "$(docker image inspect -f '{{.Id}}' "tallyman-$target")" != "$old" ]; then
+    docker image rm "$old" >/dev/null 2>&1 || true
+  fi
 done
