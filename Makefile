@@ -56,7 +56,8 @@ engine: $(STAMP)
 	@setup/engine.sh
 	@setup/base-image.sh
 
-$(STAMP): package-lock.json
+$(STAMP): package-lock.json $(wildcard patches/*)
 	@# With the machine's own Node: npm removes the one in node_modules while it runs.
 	@PATH="$(MACHINE_PATH)" npm ci --no-audit --no-fund --loglevel=error
+	@node node_modules/patch-package/index.js --error-on-fail
 	@touch $@
