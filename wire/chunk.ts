@@ -8,12 +8,14 @@
  * - A decoded chunk is consistent: every column has one entry a line, `len` adds up to `data`, no line holds a newline,
  *   every time is a date, and `end` is not below a number that the chunk itself carries. Whoever holds one needs no checks.
  * - A decoded chunk's `data`, `run` and `src` are views of the record's own bytes: they live as long as the record does.
- * - Anything else is a ChunkError. Decoding allocates nothing by a length that the record merely claims.
+ * - Its strings are well-formed. Anything else is a ChunkError. Decoding allocates nothing by a length that the record
+ *   merely claims (shape.ts).
  *
  * The table of keys is public API: docs/format.md carries it, test/golden/ holds it, and a change of it raises VERSION.
  */
 import { endianness } from 'node:os'
 import { Decoder, Encoder } from '@msgpack/msgpack'
+import { misshapen } from './shape.ts'
 
 /** The one version that this code writes and reads. */
 export const VERSION = 1
@@ -145,7 +147,9 @@ function map(value: unknown, what: string): Fields {
 
 function string(value: unknown, what: string): string {
   if (typeof value !== 'string') return invalid(`${what} is not a string`)
-  return value.length > LIMITS.nameBytes ? invalid(`${what} is longer than ${LIMITS.nameBytes}`) : value
+  if (value.length > LIMITS.nameBytes) return invalid(`${what} is longer than ${LIMITS.nameBytes}`)
+  // A lone surrogate, as of a name that was cut in the middle of a character, must not cost the lines.
+  return value.toWellFormed()
 }
 
 function binary(value: unknown, what: string): Uint8Array {
@@ -178,17 +182,12 @@ function lostRanges(value: unknown): LostRange[] {
   })
 }
 
-/** The last ns that a Date can hold, which is beyond what a uint64 holds: only times before 1970 need a check. */
+/** Every time fits in 64 bits of ns since 1970, which ends in 2554: long before a Date does. */
 function checkTimes(t0: bigint, dt: Int32Array | BigInt64Array): void {
-  const t0Number = Number(t0)
-  if (dt instanceof Int32Array) {
-    // Within 2.2 s of t0: only a t0 in the first seconds of 1970 could go below it.
-    if (t0Number > 2 ** 32) return
-    for (const d of dt) if (t0Number + d < 0) invalid('a time lies before 1970')
-    return
-  }
+  // An int32 reaches 2.2 s to either side: only in the first and the last of all seconds it could matter.
+  if (dt instanceof Int32Array && t0 >= 1n << 31n && t0 < (1n << 64n) - (1n << 31n)) return
   for (const d of dt) {
-    const t = t0 + d
+    const t = t0 + BigInt(d)
     if (t < 0n || t >= 1n << 64n) invalid('a time lies outside of what ns since 1970 can say in 64 bits')
   }
 }
@@ -209,6 +208,8 @@ function countStderr(src: Uint8Array, lines: number): number {
  * @throws ChunkError for anything that is not a chunk of this version, and nothing else
  */
 export function decodeChunk(bytes: Uint8Array): Chunk {
+  const wrong = misshapen(bytes)
+  if (wrong !== undefined) throw new ChunkError('not-msgpack', `not a MessagePack value that is taken here: ${wrong}`)
   let value: unknown
   try {
     // Not a Buffer, whose slice() copies nothing: columns are copied to be aligned.
@@ -219,17 +220,19 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
   if (typeof value !== 'object' || value === null || !('v' in value)) return invalid('not a map with a version v')
   const fields = value as Fields
   if (fields['v'] !== VERSION) {
-    throw new ChunkError(
-      'unknown-version',
-      `version ${String(fields['v'])} of the chunk format; this program reads ${VERSION}`,
-    )
+    const version = typeof fields['v'] === 'number' ? fields['v'] : `of type ${typeof fields['v']}`
+    throw new ChunkError('unknown-version', `version ${version} of the chunk format; this program reads ${VERSION}`)
   }
 
   const run = binary(fields['run'], 'run')
   if (run.length !== 16) invalid(`run has ${run.length} bytes instead of 16`)
   const container = map(fields['ctr'], 'ctr')
-  const attrs = map(fields['attrs'], 'attrs')
-  for (const key in attrs) string(attrs[key], `attrs.${key}`)
+  const attrs = Object.fromEntries(
+    Object.entries(map(fields['attrs'], 'attrs')).map(([key, value]) => [
+      string(key, 'a key of attrs'),
+      string(value, 'a value of attrs'),
+    ]),
+  )
   const first = pair(fields['first'], 1, 'first')
 
   const lenBytes = binary(fields['len'], 'len')
@@ -247,7 +250,7 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
   const dtBytes = binary(fields['dt'], 'dt')
   if (dtBytes.length !== 4 * lines && dtBytes.length !== 8 * lines) invalid('dt has neither 4 nor 8 bytes a line')
   const dt =
-    dtBytes.length === 8 * lines ? new BigInt64Array(dtBytes.slice().buffer) : new Int32Array(dtBytes.slice().buffer)
+    dtBytes.length === 4 * lines ? new Int32Array(dtBytes.slice().buffer) : new BigInt64Array(dtBytes.slice().buffer)
   const t0 = typeof fields['t0'] === 'bigint' ? fields['t0'] : BigInt(integer(fields['t0'], 0, 't0'))
   if (t0 < 0n) invalid('t0 lies before 1970')
   checkTimes(t0, dt)
@@ -262,7 +265,7 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
 
   const end = fields['end'] === undefined ? undefined : pair(fields['end'], 0, 'end')
   const stderr = countStderr(src, lines)
-  const next: SourcePair = [first[STDOUT] + lines - stderr, first[STDERR] + stderr]
+  const next: SourcePair = [first[STDOUT] + (lines - stderr), first[STDERR] + stderr]
   if (!next.every(Number.isSafeInteger)) invalid('the line numbers leave the safe integers')
   if (end && (end[STDOUT] < next[STDOUT] - 1 || end[STDERR] < next[STDERR] - 1)) {
     invalid('end is below the numbers of the lines in here')
@@ -278,7 +281,7 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
       name: string(container['name'], 'ctr.name'),
       image: string(container['image'], 'ctr.image'),
     },
-    attrs: attrs as Record<string, string>,
+    attrs,
     first,
     lines,
     src,

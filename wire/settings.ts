@@ -19,6 +19,13 @@ export class SettingsError extends Error {
 export const unknownKey = (key: string, known: readonly string[]): string =>
   `${key} is not known; the nearest known one is ${closest(key, known)} (known: ${known.join(', ')})`
 
+/** `host:port`, an IPv6 address in brackets. @returns undefined for anything else */
+function hostAndPort(text: string, leastPort: number): { host: string; port: number } | undefined {
+  const [, host, port] = /^(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})$/.exec(text) ?? []
+  if (host === undefined || Number(port) < leastPort || Number(port) > 65_535) return undefined
+  return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) }
+}
+
 /** Lists, as `a:1,b:2`: without blanks and empty items, with at least one left. */
 export const brokerList = z
   .string()
@@ -28,18 +35,17 @@ export const brokerList = z
       .map((b) => b.trim())
       .filter(Boolean),
   )
-  .refine((list) => list.length > 0 && list.every((b) => /^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/.test(b)), {
+  .refine((list) => list.length > 0 && list.every((broker) => hostAndPort(broker, 1)), {
     error: 'must be host:port, several with commas between',
   })
 
-/** `host:port` to listen on or to reach. */
-export const address = z
-  .string()
-  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, { error: 'must be host:port' })
-  .transform((s) => {
-    const colon = s.lastIndexOf(':')
-    return { host: s.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(s.slice(colon + 1)) }
-  })
+/** `host:port` to listen on; port 0 is any free one. */
+export const address = z.string().transform((text, context) => {
+  const address = hostAndPort(text, 0)
+  if (address) return address
+  context.addIssue({ code: 'custom', message: 'must be host:port' })
+  return z.NEVER
+})
 
 /** Settings that every program of ours has, to be spread into its schema. */
 export const commonSettings = {
