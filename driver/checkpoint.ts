@@ -11,7 +11,7 @@ import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { decode, encode } from '@msgpack/msgpack'
 import { z } from 'zod'
-import { replaceFile } from './durable.ts'
+import { replaceFile } from '../wire/durable.ts'
 import type { LineState } from './lines.ts'
 
 const VERSION = 1

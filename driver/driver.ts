@@ -9,27 +9,19 @@
  * - Bad state of one run never keeps the driver from starting: dockerd disables a plugin that dies while it boots, and a
  *   daemon whose default driver is disabled starts no container.
  */
-import {
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { lstatSync, mkdirSync, renameSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Logger } from 'pino'
+import { lockFile } from '../wire/lock.ts'
 import { readCheckpoint, type ShippingCheckpoint, startOfRun } from './checkpoint.ts'
 import { type ContainerInfo, containerName } from './container.ts'
 import { DriverError } from './errors.ts'
 import { unlinkFifo } from './intake.ts'
 import type { IntakeData, IntakeReport, IntakeRequest } from './intake-thread.ts'
 import { journalEnd, listRuns, listSegments, removeRun, runFolder } from './journal.ts'
-import { eventfd, tryLock } from './kernel.ts'
+import { eventfd } from './kernel.ts'
 import { readLogOpts } from './log-opts.ts'
 import { createRun, type RunRecord, readRun, renameRun } from './run.ts'
 import type { Settings } from './settings.ts'
@@ -347,16 +339,13 @@ function isFifo(file: string): boolean {
   return lstatSync(file, { throwIfNoEntry: false })?.isFIFO() ?? false
 }
 
-/** Two drivers on one journal would share each FIFO's bytes between them. The lock goes with the process. */
+/** Two drivers on one journal would share each FIFO's bytes between them. */
 function lockJournal(journal: string): void {
-  const path = join(journal, 'driver.lock')
-  const fd = openSync(path, 'a', 0o600)
-  if (!tryLock(fd)) {
+  const holder = lockFile(join(journal, 'driver.lock'))
+  if (holder !== undefined) {
     throw new DriverError(
       'DRIVER_RUNNING',
-      `${journal} is held by the driver with process id ${readFileSync(path, 'utf8').trim()}; stop that one first`,
+      `${journal} is held by the driver with process id ${holder}; stop that one first`,
     )
   }
-  truncateSync(path)
-  writeFileSync(fd, `${process.pid}\n`)
 }

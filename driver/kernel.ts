@@ -1,5 +1,5 @@
 /**
- * The system calls that Node does not offer, through koffi: splice, epoll, eventfd, pipe sizes, flock.
+ * The system calls that Node does not offer, through koffi: splice, epoll, eventfd, pipe sizes.
  *
  * Every call here is synchronous and takes what it writes to from the caller: koffi's asynchronous calls keep no
  * reference to a buffer, and a buffer that is collected meanwhile is heap corruption.
@@ -14,7 +14,6 @@ const cEpollCreate = libc.func('int epoll_create1(int)')
 const cEpollCtl = libc.func('int epoll_ctl(int, int, int, void*)')
 const cEpollWait = libc.func('int epoll_wait(int, void*, int, int)')
 const cEventfd = libc.func('int eventfd(unsigned int, int)')
-const cFlock = libc.func('int flock(int, int)')
 
 export const EINTR = 4
 export const EIO = 5
@@ -58,12 +57,6 @@ export function setPipeSize(pipe: number, bytes: number): number {
   const size = cFcntl(pipe, F_SETPIPE_SZ, bytes) as number
   return size < 0 ? -koffi.errno() : size
 }
-
-const LOCK_EX = 2
-const LOCK_NB = 4
-
-/** Takes the exclusive lock of an open file, which the kernel gives back when the process is gone. @returns whether it was free */
-export const tryLock = (fd: number): boolean => cFlock(fd, LOCK_EX | LOCK_NB) === 0
 
 /** An eventfd: a descriptor that any thread can write eight bytes to, to end another thread's wait. */
 export const eventfd = (): number => check('eventfd', cEventfd(0, CLOEXEC | NONBLOCK) as number)

@@ -7,8 +7,8 @@ import { randomUUID } from 'node:crypto'
 import { mkdirSync, readFileSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { replaceFile, syncFolder } from '../wire/durable.ts'
 import { dropCheckpoint } from './checkpoint.ts'
-import { replaceFile, syncFolder } from './durable.ts'
 import { runFolder, runsFolder } from './journal.ts'
 
 const schema = z.object({

@@ -18,16 +18,24 @@ export const MAX_INFLATED_BYTES = 64 * 1024 * 1024
 /** Level 1: on logs 3 saves a tenth of the bytes and costs half as much CPU again. */
 const ZSTD_LEVEL = 1
 
-/** Output is allocated in pieces of this size: a batch of logs fits in one, where Node's 16 KiB would take a dozen. */
-const OUTPUT_BYTES = 128 * 1024
+/**
+ * Output is allocated in pieces of this size. Node's own 16 KiB make a batch of logs some dozens of them, each with a turn
+ * through the thread pool and a copy when they are put together.
+ */
+const COMPRESSED_PIECE_BYTES = 128 * 1024
+const inflatedPieceBytes = (compressed: number): number => Math.min(Math.max(16 * compressed, 16 * 1024), 1024 * 1024)
 
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
 
 CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   compress: (encoder: { buffer: Buffer }) =>
-    compress(encoder.buffer, { chunkSize: OUTPUT_BYTES, params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } }),
-  decompress: (buffer: Buffer) => decompress(buffer, { maxOutputLength: MAX_INFLATED_BYTES }),
+    compress(encoder.buffer, {
+      chunkSize: COMPRESSED_PIECE_BYTES,
+      params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
+    }),
+  decompress: (buffer: Buffer) =>
+    decompress(buffer, { chunkSize: inflatedPieceBytes(buffer.length), maxOutputLength: MAX_INFLATED_BYTES }),
 })
 
 export const ZSTD = CompressionTypes.ZSTD

@@ -1,0 +1,169 @@
+/**
+ * The checkpoint: what is written, as an append-only log of deltas in one file.
+ *
+ *   <root>/.tallyman/checkpoint   magic, then entries: uint32 LE length, uint32 LE CRC-32 of the payload, payload
+ *   a payload is a MessagePack map of what changed; the first entry of a file is a snapshot of everything
+ *
+ * Invariants
+ * - An entry is appended, durable, only after the data that it covers is: what it says is on disk.
+ * - It may lag behind the files. Going on from an older state writes the same bytes to the same places again, so a torn or
+ *   damaged tail is cut off and costs nothing but that work.
+ * - A file that is not ours, or newer than us, is refused: starting from nothing would write every line a second time.
+ * - Once the deltas outgrow the snapshot a new file takes its place, whole or not at all.
+ */
+import { closeSync, fdatasyncSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { crc32 } from 'node:zlib'
+import { decode, encode } from '@msgpack/msgpack'
+import { z } from 'zod'
+import { replaceFile } from '../wire/durable.ts'
+import { ConsumerError } from './errors.ts'
+import type { RunState } from './ledger.ts'
+
+/** How far a partition is written: the offset of its next record, and the tenure in which it was claimed. */
+export type PartitionState = { next: number; tenure: number }
+
+/** A file of the root, by its path below it: which partition writes it, and how many bytes are written. */
+export type FileState = { partition: number; length: number }
+
+export type State = {
+  partitions: Map<number, PartitionState>
+  files: Map<string, FileState>
+  runs: Map<string, RunState>
+}
+
+/** What has changed; `undefined` for what is forgotten. */
+export type Delta = {
+  partitions: [number, PartitionState][]
+  files: [string, FileState | undefined][]
+  runs: [string, RunState | undefined][]
+}
+
+const MAGIC = Buffer.from('tallyman checkpoint 1\n')
+const FAMILY = 'tallyman checkpoint '
+const HEADER_BYTES = 8
+
+/** The deltas may take as much as the snapshot, but at least this, before a new file is made. */
+const MIN_DELTA_BYTES = 4 * 1024 * 1024
+
+const offset = z.int().min(0)
+const hole = z.tuple([offset, offset])
+const source = z.object({ high: offset, holes: z.array(hole) })
+const payload = z.object({
+  partitions: z.array(z.tuple([offset, z.object({ next: offset, tenure: offset })])),
+  files: z.array(z.tuple([z.string(), z.union([z.null(), z.object({ partition: offset, length: offset })])])),
+  runs: z.array(
+    z.tuple([z.string(), z.union([z.null(), z.object({ sources: z.tuple([source, source]), ended: z.boolean() })])]),
+  ),
+})
+
+function entry(delta: Delta): Buffer {
+  const bytes = encode(delta)
+  const header = Buffer.alloc(HEADER_BYTES)
+  header.writeUInt32LE(bytes.length, 0)
+  header.writeUInt32LE(crc32(bytes), 4)
+  return Buffer.concat([header, bytes])
+}
+
+function apply<K, V>(map: Map<K, V>, changes: [K, V | null | undefined][]): void {
+  for (const [key, value] of changes) {
+    if (value === null || value === undefined) map.delete(key)
+    else map.set(key, value)
+  }
+}
+
+/** Enters the entries of `bytes` into `state`. @returns the offset behind the last good one */
+function replay(bytes: Buffer, state: State): number {
+  let at = MAGIC.length
+  while (at + HEADER_BYTES <= bytes.length) {
+    const length = bytes.readUInt32LE(at)
+    const body = bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length)
+    if (body.length < length || crc32(body) !== bytes.readUInt32LE(at + 4)) break
+    const delta = payload.parse(decode(body))
+    apply(state.partitions, delta.partitions)
+    apply(state.files, delta.files)
+    apply(state.runs, delta.runs)
+    at += HEADER_BYTES + length
+  }
+  return at
+}
+
+export class Checkpoint {
+  /** What the file says. Kept up with `append`. */
+  readonly state: State
+  #path: string
+  #fd: number
+  #length: number
+  #snapshotLength: number
+
+  /**
+   * Opens the checkpoint at `path`, or begins one where there is none.
+   * @throws ConsumerError when the file is there and can't be understood
+   */
+  constructor(path: string) {
+    this.#path = path
+    this.state = { partitions: new Map(), files: new Map(), runs: new Map() }
+    let bytes: Buffer
+    try {
+      bytes = readFileSync(path)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      this.#snapshotLength = this.#length = this.#writeSnapshot()
+      this.#fd = openSync(path, 'r+')
+      return
+    }
+    this.#length = this.#read(bytes)
+    this.#snapshotLength = this.#length
+    this.#fd = openSync(path, 'r+')
+    ftruncateSync(this.#fd, this.#length)
+  }
+
+  #read(bytes: Buffer): number {
+    if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) {
+      const newer = bytes.toString('latin1', 0, FAMILY.length) === FAMILY
+      throw new ConsumerError(
+        'CHECKPOINT_FOREIGN',
+        newer
+          ? `${this.#path} was written by another version of tallyman; start that version, or give this one a new ROOT`
+          : `${this.#path} is no checkpoint of tallyman; bring back the file from a backup, or give the consumer a new ROOT: without it every line that Kafka still holds would be written a second time`,
+      )
+    }
+    try {
+      return replay(bytes, this.state)
+    } catch (error) {
+      throw new ConsumerError(
+        'CHECKPOINT_FOREIGN',
+        `${this.#path} holds an entry that this version does not understand: ${(error as Error).message}`,
+      )
+    }
+  }
+
+  /** Appends what has changed, durable when this returns. */
+  append(delta: Delta): void {
+    const bytes = entry(delta)
+    writeSync(this.#fd, bytes, 0, bytes.length, this.#length)
+    fdatasyncSync(this.#fd)
+    this.#length += bytes.length
+    apply(this.state.partitions, delta.partitions)
+    apply(this.state.files, delta.files)
+    apply(this.state.runs, delta.runs)
+    if (this.#length > 2 * this.#snapshotLength + MIN_DELTA_BYTES) this.#compact()
+  }
+
+  close(): void {
+    closeSync(this.#fd)
+  }
+
+  #compact(): void {
+    this.#snapshotLength = this.#length = this.#writeSnapshot()
+    closeSync(this.#fd)
+    this.#fd = openSync(this.#path, 'r+')
+  }
+
+  /** @returns the length of the new file */
+  #writeSnapshot(): number {
+    const { partitions, files, runs } = this.state
+    const bytes = Buffer.concat([MAGIC, entry({ partitions: [...partitions], files: [...files], runs: [...runs] })])
+    replaceFile(this.#path, bytes, true)
+    return bytes.length
+  }
+}

@@ -1,0 +1,35 @@
+/**
+ * The consumer's table of errors. A code is stable; `acts` says who can mend it:
+ *   operator  whoever runs the consumer: a disk, a setting, a topic
+ *   sender    whoever wrote the record
+ *   time      nobody: it is tried again
+ */
+export type Actor = 'operator' | 'sender' | 'time'
+
+export const ERRORS = {
+  ROOT_HELD: 'operator',
+  ROOT_REFUSED: 'operator',
+  CHECKPOINT_FOREIGN: 'operator',
+  TOPIC_UNSUITABLE: 'operator',
+  DISK_REFUSED: 'operator',
+  FILE_TAMPERED: 'operator',
+  RECORDS_EXPIRED: 'operator',
+  TOPIC_RECREATED: 'operator',
+  RECORD_UNDECODABLE: 'sender',
+  CLAIM_REFUSED: 'time',
+  KAFKA_AWAY: 'time',
+} as const satisfies Record<string, Actor>
+
+export type ErrorCode = keyof typeof ERRORS
+
+/** An error of the consumer's own, with words for whoever has to act. */
+export class ConsumerError extends Error {
+  override name = 'ConsumerError'
+  readonly code: ErrorCode
+  readonly acts: Actor
+  constructor(code: ErrorCode, message: string) {
+    super(message)
+    this.code = code
+    this.acts = ERRORS[code]
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * Landing: one batch of a partition's records, from decoding to bytes at their places: ledger, layout, writer.
+ *
+ * Invariant: it depends on the records, the state that the checkpoint holds and the settings, and on nothing else, so a
+ * second pass from the same checkpoint writes the same bytes to the same places.
+ */
+import type { KafkaMessage } from 'kafkajs'
+import type { Logger } from 'pino'
+import { ChunkError, decodeChunk } from '../wire/chunk.ts'
+import { keepDeadLetter } from './dead-letters.ts'
+import type { Layout } from './layout.ts'
+import type { Ledger } from './ledger.ts'
+import type { Writer } from './writer.ts'
+
+/** What has landed since the daemon started. */
+export type Counts = { records: number; lines: number; doubled: number; misdated: number; undecodable: number }
+
+export class Landing {
+  readonly counts: Counts = { records: 0, lines: 0, doubled: 0, misdated: 0, undecodable: 0 }
+  #topic: string
+  #state: string
+  #ledger: Ledger
+  #layout: Layout
+  #writer: Writer
+  #log: Logger
+
+  constructor(options: { topic: string; state: string; ledger: Ledger; layout: Layout; writer: Writer; log: Logger }) {
+    this.#topic = options.topic
+    this.#state = options.state
+    this.#ledger = options.ledger
+    this.#layout = options.layout
+    this.#writer = options.writer
+    this.#log = options.log
+  }
+
+  /**
+   * Hands a record's lines to the writer.
+   * @param flush makes room in the writer; called when the record's lines do not fit any more
+   */
+  async land(partition: number, message: KafkaMessage, flush: () => Promise<void>): Promise<void> {
+    this.counts.records++
+    let chunk: ReturnType<typeof decodeChunk>
+    try {
+      if (message.value === null) throw new ChunkError('invalid-chunk', 'the record has no value')
+      chunk = decodeChunk(message.value)
+    } catch (error) {
+      if (!(error instanceof ChunkError)) throw error
+      this.#refuse(partition, message, error)
+      return
+    }
+    const wanted = this.#ledger.enter(chunk)
+    const { extents, misdated } = this.#layout.lay(chunk, wanted, Number(message.timestamp))
+    let lines = 0
+    for (const { day, bytes, lines: count } of extents) {
+      if (!this.#writer.fits(bytes.length)) await flush()
+      this.#writer.write(chunk.service, chunk.module, day, partition, bytes)
+      lines += count
+    }
+    this.counts.lines += lines
+    this.counts.doubled += chunk.lines - lines
+    this.counts.misdated += misdated
+  }
+
+  #refuse(partition: number, message: KafkaMessage, { reason, message: why }: ChunkError): void {
+    this.counts.undecodable++
+    const letter = keepDeadLetter(this.#state, { topic: this.#topic, partition, message, reason, text: why })
+    this.#log.error(
+      { code: 'RECORD_UNDECODABLE', topic: this.#topic, partition, offset: message.offset, reason, why, letter },
+      'a record could not be decoded and is kept as a dead letter; its lines are missing from the files',
+    )
+  }
+}

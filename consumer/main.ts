@@ -1,0 +1,80 @@
+/** The consumer's process: settings, the root and what it holds, the subscription, HTTP. */
+import { join } from 'node:path'
+import pino from 'pino'
+import { kafkaClient } from '../wire/kafka.ts'
+import { readSettings, SettingsError } from '../wire/settings.ts'
+import { Checkpoint } from './checkpoint.ts'
+import { Days } from './days.ts'
+import { ConsumerError } from './errors.ts'
+import { httpApi } from './http-api.ts'
+import { Landing } from './landing.ts'
+import { Layout } from './layout.ts'
+import { Ledger } from './ledger.ts'
+import { openRoot } from './root.ts'
+import { type Settings, settingsSchema } from './settings.ts'
+import { Subscriber } from './subscriber.ts'
+import { Writer } from './writer.ts'
+
+/** EX_CONFIG of sysexits.h. */
+const EXIT_SETTINGS = 78
+
+function settingsOrExit(): Settings {
+  try {
+    return readSettings(settingsSchema, process.env, ['KAFKA_'])
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error
+    process.stderr.write(`tallyman consumer: ${error.message}\n`)
+    process.exit(EXIT_SETTINGS)
+  }
+}
+
+const settings = settingsOrExit()
+const log = pino({ level: settings.LOG_LEVEL, base: null })
+// kafkajs tells each retry of its own; what matters of that the subscriber says once.
+const kafkaLog = log.child(
+  {},
+  { level: settings.LOG_LEVEL === 'debug' || settings.LOG_LEVEL === 'trace' ? 'debug' : 'silent' },
+)
+
+try {
+  const root = openRoot(settings.ROOT)
+  const checkpoint = new Checkpoint(join(root.state, 'checkpoint'))
+  const { files, runs } = checkpoint.state
+  const ledger = new Ledger(structuredClone(runs))
+  const writer = new Writer({
+    root: root.path,
+    files,
+    openFiles: settings.OPEN_FILES,
+    log,
+    register: (named) => checkpoint.append({ partitions: [], files: named, runs: [] }),
+  })
+  const layout = new Layout(settings.LINE_FORMAT, new Days(settings.TZ_FILES), settings.KEEP_DAYS)
+  const landing = new Landing({ topic: settings.KAFKA_TOPIC, state: root.state, ledger, layout, writer, log })
+  const kafka = kafkaClient({ brokers: settings.KAFKA_BROKERS, clientId: 'tallyman-consumer', logger: kafkaLog })
+  const subscriber = new Subscriber({ kafka, settings, owner: root.uuid, checkpoint, ledger, landing, writer, log })
+  const api = httpApi(() => subscriber.trouble)
+
+  const stop = async (signal: string): Promise<void> => {
+    log.info({ signal }, 'stopping')
+    await Promise.all([api.close(), subscriber.stop()])
+    writer.close()
+    checkpoint.close()
+    log.info({ ...landing.counts }, 'stopped; every line that was claimed is written')
+    process.exit(0)
+  }
+  process.once('SIGTERM', stop)
+  process.once('SIGINT', stop)
+
+  await api.listen({ host: settings.HTTP_ADDR.host, port: settings.HTTP_ADDR.port })
+  log.info(
+    { root: root.path, uuid: root.uuid, http: settings.HTTP_ADDR, topic: settings.KAFKA_TOPIC },
+    'tallyman consumer is up',
+  )
+  await subscriber.start()
+} catch (error) {
+  log.fatal(
+    { err: error, code: error instanceof ConsumerError ? error.code : undefined },
+    'the consumer could not go on',
+  )
+  process.exit(1)
+}

@@ -1,0 +1,251 @@
+/**
+ * The writer: puts extents at their places in the files.
+ *
+ * Invariants
+ * - A file is written at a tracked position, never appended to, truncated or renamed: writing again from a checkpoint
+ *   on puts the same bytes at the same places, and whoever follows the file sees each line once.
+ * - One partition writes a file. The plain name belongs to the first partition that wrote it, and that is durable before its
+ *   first byte; any other partition's file carries `.p<N>`.
+ * - A file that is shorter than what we wrote, or that was there before we were, is left alone: we go on in a new segment `.<k>`.
+ * - Everything below the root is reached without following a link.
+ */
+import { closeSync, constants, fdatasyncSync, fstatSync, lstatSync, mkdirSync, openSync, writevSync } from 'node:fs'
+import { join } from 'node:path'
+import { LRUCache } from 'lru-cache'
+import type { Logger } from 'pino'
+import { syncFolder } from '../wire/durable.ts'
+import type { FileState } from './checkpoint.ts'
+import { ConsumerError } from './errors.ts'
+import { syncFileSystem } from './kernel.ts'
+import { pathComponent } from './names.ts'
+
+/** What waits to be written is copied here. */
+const BUFFER_BYTES = 4 * 1024 * 1024
+/** As many files are made durable one by one; more of them by syncfs. */
+const SYNC_ONE_BY_ONE = 16
+/** writev(2) takes this many pieces. */
+const IOV_MAX = 1024
+
+type OpenFile = { fd: number; dirty: boolean }
+
+/** What waits to be written to one file: where the first byte goes, and the pieces in the buffer. */
+type Waiting = { file: string; position: number; pieces: Uint8Array[] }
+
+export type WriterOptions = {
+  root: string
+  /** Files as the checkpoint knows them, by path below the root. */
+  files: ReadonlyMap<string, FileState>
+  openFiles: number
+  log: Logger
+  /** Makes the names of new files durable, before a byte is written to any of them. */
+  register(files: [string, FileState][]): void
+}
+
+export class Writer {
+  #options: WriterOptions
+  #files: Map<string, FileState>
+  /** The file that a partition writes now, by `partition folder/day`. */
+  #current = new Map<string, string>()
+  #plainOwner = new Map<string, number>()
+  #segments = new Map<string, number>()
+  #open: LRUCache<string, OpenFile>
+  #newFiles: [string, FileState][] = []
+  #changed = new Set<string>()
+  #newFolders = new Set<string>()
+  #buffer = Buffer.alloc(BUFFER_BYTES)
+  #filled = 0
+  #waiting = new Map<string, Waiting>()
+
+  constructor(options: WriterOptions) {
+    this.#options = options
+    this.#files = new Map(Array.from(options.files, ([path, state]) => [path, { ...state }]))
+    this.#open = new LRUCache({
+      max: options.openFiles,
+      // A file that leaves the cache is closed; what it holds must be durable by the next checkpoint, so now.
+      dispose: (file) => {
+        if (file.dirty) fdatasyncSync(file.fd)
+        closeSync(file.fd)
+      },
+    })
+    for (const [path, { partition }] of this.#files) this.#remember(path, partition)
+  }
+
+  /** Whether the buffer takes `bytes` more before it should be flushed. */
+  fits(bytes: number): boolean {
+    return this.#filled + bytes <= this.#buffer.length
+  }
+
+  /** Takes up lines for the file of a module's day, for a partition. They reach the file with `flush`. */
+  write(service: string, module: string, day: string, partition: number, bytes: Uint8Array): void {
+    const file = this.#fileFor(`${pathComponent(service)}/${pathComponent(module)}`, day, partition)
+    const state = this.#files.get(file)!
+    this.#wait(file, state.length, this.#keep(bytes))
+    state.length += bytes.length
+  }
+
+  /** A copy that lives until the flush; what is larger than the buffer has one of its own. */
+  #keep(bytes: Uint8Array): Uint8Array {
+    if (!this.fits(bytes.length)) return bytes.slice()
+    this.#buffer.set(bytes, this.#filled)
+    this.#filled += bytes.length
+    return this.#buffer.subarray(this.#filled - bytes.length, this.#filled)
+  }
+
+  #wait(file: string, position: number, piece: Uint8Array): void {
+    const waiting = this.#waiting.get(file)
+    if (waiting) waiting.pieces.push(piece)
+    else this.#waiting.set(file, { file, position, pieces: [piece] })
+  }
+
+  /**
+   * Writes what waits. Called again after it threw, it writes the same bytes to the same places: nothing is forgotten.
+   * @throws Error of the file system
+   */
+  flush(): void {
+    if (this.#newFiles.length > 0) {
+      // With no length yet: what is in the state stands already for what is only about to be written.
+      this.#options.register(this.#newFiles.map(([path, { partition }]) => [path, { partition, length: 0 }]))
+      this.#newFiles = []
+    }
+    for (const waiting of this.#waiting.values()) {
+      this.#writeOut(waiting)
+      this.#changed.add(waiting.file)
+      this.#waiting.delete(waiting.file)
+    }
+    this.#filled = 0
+  }
+
+  /**
+   * Makes everything durable that was flushed.
+   * @returns the files that have changed since the last call
+   */
+  sync(): [string, FileState][] {
+    const dirty = Array.from(this.#open.values()).filter((file) => file.dirty)
+    if (dirty.length > SYNC_ONE_BY_ONE) syncFileSystem(dirty[0]!.fd)
+    else for (const file of dirty) fdatasyncSync(file.fd)
+    for (const file of dirty) file.dirty = false
+    for (const folder of this.#newFolders) syncFolder(folder)
+    this.#newFolders.clear()
+    const changed = Array.from(this.#changed, (path): [string, FileState] => [path, { ...this.#files.get(path)! }])
+    this.#changed.clear()
+    return changed
+  }
+
+  close(): void {
+    this.#open.clear()
+  }
+
+  #writeOut({ file, position, pieces }: Waiting): void {
+    const open = this.#opened(file)
+    let at = position
+    let rest = pieces
+    while (rest.length > 0) {
+      const written = writevSync(open.fd, rest.slice(0, IOV_MAX), at)
+      open.dirty = true
+      at += written
+      rest = behind(rest, written)
+    }
+  }
+
+  /** The file of a partition for a day, by its path below the root; chosen when it is first asked for. */
+  #fileFor(folder: string, day: string, partition: number): string {
+    const key = `${partition} ${folder}/${day}`
+    const current = this.#current.get(key)
+    if (current !== undefined && (this.#open.has(current) || this.#intact(current))) return current
+    return this.#newFile(folder, day, partition)
+  }
+
+  /** Whether a file holds at least what we wrote to it. */
+  #intact(file: string): boolean {
+    if (this.#waiting.has(file)) return true
+    const { length } = this.#files.get(file)!
+    const stat = lstatSync(join(this.#options.root, file), { throwIfNoEntry: false })
+    if (stat ? stat.isFile() && stat.size >= length : length === 0) return true
+    this.#options.log.error(
+      { code: 'FILE_TAMPERED', file, written: length, found: stat?.size ?? 'nothing' },
+      'a file is shorter than what was written to it: somebody truncated, replaced or removed it. Its lines are gone; new ones go to a new segment',
+    )
+    return false
+  }
+
+  #newFile(folder: string, day: string, partition: number): string {
+    const plain = `${folder}/${day}`
+    const owner = this.#plainOwner.get(plain) ?? partition
+    const stem = owner === partition ? plain : `${plain}.p${partition}`
+    let segment = this.#segments.get(stem)
+    segment = segment === undefined ? 0 : segment + 1
+    let file: string
+    do {
+      file = `${stem}${segment === 0 ? '' : `.${segment}`}.log`
+      segment++
+      // A name that is taken by something that we know nothing of is not ours to write to.
+    } while (lstatSync(join(this.#options.root, file), { throwIfNoEntry: false }))
+    const state: FileState = { partition, length: 0 }
+    this.#files.set(file, state)
+    this.#remember(file, partition)
+    this.#newFiles.push([file, state])
+    return file
+  }
+
+  /** Enters a file into what the next choice of a name goes by. */
+  #remember(file: string, partition: number): void {
+    const match = /^(.*\/\d{4}-\d{2}-\d{2})(\.p\d+)?(?:\.(\d+))?\.log$/.exec(file)
+    if (!match) return
+    const [, plain, other, segment] = match
+    const stem = `${plain}${other ?? ''}`
+    const number = Number(segment ?? 0)
+    if (other === undefined) this.#plainOwner.set(plain!, partition)
+    if (number < (this.#segments.get(stem) ?? 0)) return
+    this.#segments.set(stem, number)
+    this.#current.set(`${partition} ${plain}`, file)
+  }
+
+  #opened(file: string): OpenFile {
+    const known = this.#open.get(file)
+    if (known) return known
+    const [service, module] = file.split('/')
+    const folder = this.#folder(service!, module!)
+    const path = join(this.#options.root, file)
+    const flags = constants.O_WRONLY | constants.O_NOFOLLOW
+    let fd: number
+    try {
+      fd = openSync(path, flags)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      fd = openSync(path, flags | constants.O_CREAT, 0o644)
+      this.#newFolders.add(folder)
+    }
+    if (!fstatSync(fd).isFile()) {
+      closeSync(fd)
+      throw new ConsumerError('ROOT_REFUSED', `${path} is no file; move it away`)
+    }
+    const open: OpenFile = { fd, dirty: false }
+    this.#open.set(file, open)
+    return open
+  }
+
+  #folder(...components: string[]): string {
+    let path = this.#options.root
+    for (const component of components) {
+      const parent = path
+      path = join(path, component)
+      try {
+        mkdirSync(path)
+        this.#newFolders.add(parent)
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+        if (!lstatSync(path).isDirectory())
+          throw new ConsumerError('ROOT_REFUSED', `${path} is no folder; move it away`)
+      }
+    }
+    return path
+  }
+}
+
+/** What is left of `pieces` behind their first `written` bytes. */
+function behind(pieces: Uint8Array[], written: number): Uint8Array[] {
+  let left = written
+  let i = 0
+  while (i < pieces.length && left >= pieces[i]!.length) left -= pieces[i++]!.length
+  return left === 0 ? pieces.slice(i) : [pieces[i]!.subarray(left), ...pieces.slice(i + 1)]
+}
