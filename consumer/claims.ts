@@ -59,6 +59,8 @@ export function openTenure(
     return { tenure: claim.tenure + 1, from: log.low, next: log.low, expired: 0, recreated: true }
   }
   if (claim.next < log.low) {
+    // Without a commit nothing tells what was read: then the beginning is where the log begins.
+    if (commit.offset < 0) return { ...claim, from: log.low, next: log.low, expired: 0, recreated: false }
     return { tenure: claim.tenure + 1, from: log.low, next: log.low, expired: log.low - claim.next, recreated: false }
   }
   return { ...claim, expired: 0, recreated: false }
@@ -70,8 +72,9 @@ function tenureOf(owner: string, { offset, metadata }: Commit, checkpoint: Parti
     const next = checkpoint?.tenure === metadata.tenure ? checkpoint.next : metadata.from
     return { tenure: metadata.tenure, from: metadata.from, next }
   }
-  // Kafka forgets the commits of a group that was away for long. What we wrote we know better.
-  const next = offset >= 0 ? offset : (checkpoint?.next ?? 0)
+  // No commit: Kafka forgot that of a group that was away for long, or the topic was recreated, and then our offsets mean
+  // other records. Reading from the beginning is right for both: the ledger drops what is written.
+  const next = Math.max(offset, 0)
   const tenure = Math.max(metadata?.tenure ?? 0, checkpoint?.tenure ?? 0) + 1
   return { tenure, from: next, next }
 }
