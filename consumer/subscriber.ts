@@ -346,6 +346,8 @@ export class Subscriber {
       runs: ledger.takeChanges(),
     }
     this.#changed.clear()
+    // A batch that was broken off is in the ledger already: its bytes have to be in the files by then, too.
+    await this.#insist(round, () => writer.flush())
     await this.#insist(round, () => {
       delta.files.push(...writer.sync())
     })

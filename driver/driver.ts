@@ -259,18 +259,20 @@ export class Driver {
     const run: Run = { slot, record }
     this.#bySlot.set(slot, run)
     this.#byFile.set(file, run)
-    const deadline = sleep(
-      DEADLINE_MS,
-      `it was not opened within ${DEADLINE_MS} ms: the disk of the journal may hang`,
-      { ref: false },
-    )
-    const reason = await Promise.race([this.#openFifo(run), deadline])
-    if (reason !== undefined) {
+    const opened = this.#openFifo(run).then((reason) => {
+      if (reason === undefined) return this.#ship(run, startOfRun())
       this.#forget(run)
       removeRun(journal, record.run)
       throw new DriverError('FIFO_INVALID', `tallyman can't read the container's FIFO: ${reason}`)
-    }
-    this.#ship(run, startOfRun())
+    })
+    // Too late for dockerd, not for us: should the FIFO be opened after all, its run is shipped and ends as any other.
+    const late = sleep(DEADLINE_MS, undefined, { ref: false }).then(() => {
+      throw new DriverError(
+        'DEADLINE',
+        `tallyman could not open the container's FIFO within ${DEADLINE_MS} ms: the disk of its journal may hang`,
+      )
+    })
+    await Promise.race([opened, late])
     this.#options.log.debug({ run: record.run, service, module, container: record.container.name }, 'run started')
   }
 
