@@ -1,0 +1,74 @@
+/**
+ * The Docker engine of this machine (or of DOCKER_HOST), and the order that tests keep in it.
+ *
+ * Invariants
+ * - One house stands at a time: houses share a plugin, and two of them on one machine would measure each other.
+ * - Whatever a test makes in the engine carries LABEL. What a killed run left is removed before a new house stands.
+ */
+import { execFile } from 'node:child_process'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import Docker from 'dockerode'
+import { until } from './until.ts'
+
+export const docker = new Docker()
+export const repo = join(import.meta.dirname, '../..')
+export const LABEL = 'tallyman.test'
+export const BASE_IMAGE = 'debian:bookworm-slim'
+
+const execute = promisify(execFile)
+
+/** A command's stdout, trimmed. @throws Error with what it said on stderr */
+export async function command(file: string, ...args: string[]): Promise<string> {
+  const { stdout } = await execute(file, args, { cwd: repo, maxBuffer: 64 * 1024 * 1024 })
+  return stdout.trim()
+}
+
+/** The first of the images that is here. @throws Error naming the make target that brings it */
+export async function imageOf(...names: string[]): Promise<string> {
+  for (const name of names) {
+    const image = await docker
+      .getImage(name)
+      .inspect()
+      .catch((error: { statusCode?: number }) => {
+        if (error.statusCode === 404) return undefined
+        throw new Error('no Docker engine answers; `make system` sees to one', { cause: error })
+      })
+    if (image) return name
+  }
+  throw new Error(`there is no image ${names.join(' or ')}; \`make images\` builds it`)
+}
+
+/** Keeps every other house out, until it is disposed of or this process ends. */
+export async function lockEngine(): Promise<Disposable> {
+  // An abstract socket: it goes with the process, however that ends.
+  const lock = createServer()
+  await until(
+    'another run of the system tests or of the benchmark uses this machine; only one can at a time',
+    () =>
+      new Promise<true>((resolve, reject) => {
+        lock.once('error', reject)
+        lock.listen('\0tallyman-test-house', () => resolve(true))
+      }).finally(() => lock.removeAllListeners('error')),
+    150,
+  )
+  lock.unref()
+  return { [Symbol.dispose]: () => void lock.close() }
+}
+
+/** Removes every container that a test made, or those of one kind. */
+export async function removeContainers(kind?: 'kafka' | 'generator'): Promise<void> {
+  const label = kind === undefined ? LABEL : `${LABEL}=${kind}`
+  const containers = await docker.listContainers({ all: true, filters: { label: [label] } })
+  await Promise.all(containers.map(({ Id }) => removeContainer(Id)))
+}
+
+export async function removeContainer(id: string): Promise<void> {
+  await docker
+    .getContainer(id)
+    .remove({ force: true, v: true })
+    .catch((error: { statusCode?: number }) => {
+      if (error.statusCode !== 404) throw error
+    })
+}

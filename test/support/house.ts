@@ -1,0 +1,200 @@
+/**
+ * A house: everything that a line passes on its way, real, for tests alone.
+ *
+ *   await using house = await startHouse('outage')
+ *   const container = await house.run({ print: printed('a line\n') })
+ *   await house.landed(container)
+ *
+ * It stands on the machine's dockerd. Kafka, topic, consumer, root and containers are its own; the plugin is kept from house
+ * to house and set anew for each.
+ */
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Consumer } from './consumer.ts'
+import { Container, type ContainerOptions } from './container.ts'
+import { BASE_IMAGE, imageOf, lockEngine, removeContainers } from './engine.ts'
+import { Kafka } from './kafka.ts'
+import { compareModule, expectedSize, sizeOf } from './oracle.ts'
+import { Plugin } from './plugin.ts'
+import type { Printed } from './printed.ts'
+import { until } from './until.ts'
+
+const PLUGIN = 'tallyman-test:latest'
+const PARTITIONS = 3
+
+export type HouseOptions = {
+  /** How many brokers Kafka has. */
+  brokers?: number
+  /** The consumer's settings that differ from a house's own. */
+  consumer?: Record<string, string>
+  /** What is run as the consumer, unless it is the source. */
+  program?: readonly [string, ...string[]]
+  /** The plugin's settings that differ from a house's own. */
+  plugin?: Record<string, string>
+}
+
+export type RunOptions = {
+  print: Printed
+  /** Folders of the files; both are made up, and said by log-opt, unless `logOpts` is given. */
+  service?: string
+  module?: string
+} & Partial<Pick<ContainerOptions, 'name' | 'image' | 'command' | 'logDriver' | 'logOpts' | 'labels'>>
+
+/** A container of the house, and where its lines land. */
+type Resident = { container: Container; service: string; module: string }
+
+export class House {
+  /** In every name that the house gives. */
+  readonly id: string
+  /** Of the house alone, gone with it. */
+  readonly folder: string
+  readonly topic: string
+  readonly kafka: Kafka
+  readonly plugin: Plugin
+  readonly consumer: Consumer
+  #residents: Resident[] = []
+  #disposables: AsyncDisposableStack
+
+  constructor(
+    parts: Pick<House, 'id' | 'folder' | 'topic' | 'kafka' | 'plugin' | 'consumer'>,
+    disposables: AsyncDisposableStack,
+  ) {
+    this.id = parts.id
+    this.folder = parts.folder
+    this.topic = parts.topic
+    this.kafka = parts.kafka
+    this.plugin = parts.plugin
+    this.consumer = parts.consumer
+    this.#disposables = disposables
+  }
+
+  /** Where the files are. */
+  get root(): string {
+    return join(this.folder, 'root')
+  }
+
+  /** Creates a container that prints something known. `landed` expects its lines once it is created. */
+  async create(options: RunOptions): Promise<Container> {
+    const name = options.name ?? `${this.id}-${this.#residents.length + 1}`
+    const service = options.service ?? this.id
+    const module = options.module ?? name
+    const container = await Container.create(join(this.folder, 'in', name), {
+      name,
+      image: options.image ?? BASE_IMAGE,
+      printed: options.print,
+      logDriver: options.logDriver ?? this.plugin.name,
+      logOpts: options.logOpts ?? { service, module },
+      ...(options.command && { command: options.command }),
+      ...(options.labels && { labels: options.labels }),
+    })
+    this.#residents.push({ container, service, module })
+    return container
+  }
+
+  /** Creates a container and starts it. */
+  async run(options: RunOptions): Promise<Container> {
+    const container = await this.create(options)
+    await container.start()
+    return container
+  }
+
+  /** Takes a container's lines out of what is expected, and the container away. */
+  async forget(container: Container): Promise<void> {
+    this.#residents = this.#residents.filter((resident) => resident.container !== container)
+    await container[Symbol.asyncDispose]()
+  }
+
+  /** The folder in which a container's lines land. */
+  folderOf(container: Container): string {
+    const resident = this.#residents.find((resident) => resident.container === container)
+    if (!resident) throw new Error(`${container.name} is none of this house's containers`)
+    return join(this.root, resident.service, resident.module)
+  }
+
+  /** Bytes that the files of these containers have once every line has landed. */
+  expectedSize(...containers: Container[]): number {
+    return this.#folders(containers).reduce((sum, { expected }) => sum + expectedSize(expected), 0)
+  }
+
+  /**
+   * Waits until the modules of these containers (default: of all) hold as many bytes as were printed, then compares
+   * them byte for byte.
+   */
+  async landed(...containers: Container[]): Promise<void> {
+    for (const { folder, expected } of this.#folders(containers)) {
+      const size = expectedSize(expected)
+      await until(
+        () => `${folder} holds ${sizeOf(folder)} of ${size} bytes. The consumer said:\n${this.consumer.lastWords}`,
+        () => sizeOf(folder) >= size,
+      )
+      compareModule(folder, expected)
+    }
+  }
+
+  /**
+   * Waits until nothing is under way any more, ends the consumer in good order, and compares the files of all containers
+   * once more: what came twice, however late, is found here.
+   */
+  async settled(): Promise<void> {
+    await until('the journal is shipped', () => this.plugin.shipped)
+    await until('every record is claimed', async () => (await this.kafka.unclaimed(this.topic, this.topic)) === 0)
+    const code = await this.consumer.stop()
+    if (code !== 0) throw new Error(`the consumer ended with ${code} after SIGTERM: ${this.consumer.lastWords}`)
+    for (const { folder, expected } of this.#folders([])) compareModule(folder, expected)
+  }
+
+  #folders(containers: Container[]) {
+    const folders = new Set(containers.map((container) => this.folderOf(container)))
+    const all = Map.groupBy(this.#residents, ({ container }) => this.folderOf(container))
+    return [...all]
+      .filter(([folder]) => folders.size === 0 || folders.has(folder))
+      .map(([folder, residents]) => ({
+        folder,
+        expected: residents.map(({ container }) => ({ container: container.name, printed: container.printed })),
+      }))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#disposables.disposeAsync()
+  }
+}
+
+/** @param name says which suite the house is for, in what it names */
+export async function startHouse(name: string, options: HouseOptions = {}): Promise<House> {
+  await using building = new AsyncDisposableStack()
+  building.use(await lockEngine())
+  await imageOf(BASE_IMAGE)
+  await imageOf('tallyman-plugin-rootfs')
+  await removeContainers()
+
+  const id = `tm-${name}-${randomBytes(3).toString('hex')}`
+  const folder = mkdtempSync(join(tmpdir(), `${id}-`))
+  building.defer(() => rmSync(folder, { recursive: true, force: true }))
+  const kafka = building.use(await Kafka.start(id, options.brokers))
+  const settings = { KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: id }
+  const consumer = building.use(
+    await Consumer.create(
+      {
+        ...settings,
+        KAFKA_GROUP: id,
+        KAFKA_PARTITIONS: String(PARTITIONS),
+        KAFKA_REPLICATION: String(Math.min(kafka.brokers.length, 2)),
+        ROOT: join(folder, 'root'),
+        TZ_FILES: 'UTC',
+        LINE_FORMAT: 'text',
+        LOG_LEVEL: 'info',
+        ...options.consumer,
+      },
+      join(folder, 'consumer.log'),
+      options.program,
+    ),
+  )
+  await consumer.start()
+  const plugin = building.use(await Plugin.start(PLUGIN, { ...settings, LOG_LEVEL: 'info', ...options.plugin }))
+  // Before the plugin goes: without it dockerd takes 15 s for each.
+  building.defer(() => removeContainers('generator'))
+  await plugin.answers()
+  return new House({ id, folder, topic: id, kafka, plugin, consumer }, building.move())
+}

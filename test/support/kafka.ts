@@ -1,0 +1,150 @@
+/** A Kafka of a test's own: one container a broker, KRaft, on the host's network because the plugin is there too. */
+import type { Admin, Kafka as Client } from 'kafkajs'
+import pino from 'pino'
+import { GenericContainer, type StartedTestContainer, Wait } from 'testcontainers'
+import { kafkaClient } from '../../wire/kafka.ts'
+import { docker, imageOf, LABEL } from './engine.ts'
+import { freePorts } from './ports.ts'
+import { until } from './until.ts'
+
+// Its reaper is an image of its own. What a killed run leaves is removed by label when the next house stands.
+process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true'
+
+const PULLED = 'apache/kafka:4.4.0'
+const BUILT = 'tallyman-kafka:4.4.0'
+
+type Broker = { id: number; port: number; controllerPort: number }
+
+export class Kafka {
+  /** Seeds, host:port. */
+  readonly brokers: string[]
+  readonly client: Client
+  #containers: StartedTestContainer[]
+
+  private constructor(brokers: string[], containers: StartedTestContainer[]) {
+    this.brokers = brokers
+    this.#containers = containers
+    this.client = kafkaClient({
+      brokers,
+      clientId: 'tallyman-test',
+      logger: pino({ level: 'silent' }),
+      requestTimeout: 5_000,
+      retry: { retries: 2 },
+    })
+  }
+
+  /** @param name the containers are called by it */
+  static async start(name: string, count = 1): Promise<Kafka> {
+    const image = await imageOf(...(process.env['KAFKA_IMAGE'] ? [process.env['KAFKA_IMAGE']] : [PULLED, BUILT]))
+    const ports = await freePorts(2 * count)
+    const brokers = Array.from({ length: count }, (_, i): Broker => {
+      return { id: i + 1, port: ports[2 * i]!, controllerPort: ports[2 * i + 1]! }
+    })
+    const containers = await Promise.all(
+      brokers.map((broker) =>
+        new GenericContainer(image)
+          .withName(`${name}-kafka-${broker.id}`)
+          .withLabels({ [LABEL]: 'kafka' })
+          .withNetworkMode('host')
+          .withDefaultLogDriver()
+          .withEnvironment(environment(broker, brokers))
+          .withWaitStrategy(Wait.forLogMessage(/Kafka Server started/))
+          .withStartupTimeout(90_000)
+          .start(),
+      ),
+    )
+    const kafka = new Kafka(
+      brokers.map(({ port }) => `127.0.0.1:${port}`),
+      containers,
+    )
+    await kafka.#ready()
+    return kafka
+  }
+
+  /** Ends every broker in good order. Their data stay. */
+  async stop(): Promise<void> {
+    await Promise.all(this.#containers.map((container) => docker.getContainer(container.getId()).stop({ t: 20 })))
+  }
+
+  /** Starts them again, on the same ports and data, and waits until they answer. */
+  async start(): Promise<void> {
+    await Promise.all(this.#containers.map((container) => docker.getContainer(container.getId()).start()))
+    await this.#ready()
+  }
+
+  /** The process ids of the brokers, on this host. */
+  async pids(): Promise<number[]> {
+    return Promise.all(
+      this.#containers.map(async (container) => (await docker.getContainer(container.getId()).inspect()).State.Pid),
+    )
+  }
+
+  /** What `ask` says over a connection that is closed afterwards. */
+  async admin<T>(ask: (admin: Admin) => Promise<T>): Promise<T> {
+    const admin = this.client.admin()
+    await admin.connect()
+    try {
+      return await ask(admin)
+    } finally {
+      await admin.disconnect()
+    }
+  }
+
+  /** Stores records as somebody who is not our driver. */
+  async produce(topic: string, records: { partition: number; key: string; value: Uint8Array }[]): Promise<void> {
+    const producer = this.client.producer()
+    await producer.connect()
+    try {
+      const messages = records.map(({ value, ...record }) => ({ ...record, value: Buffer.from(value) }))
+      await producer.send({ topic, acks: -1, messages })
+    } finally {
+      await producer.disconnect()
+    }
+  }
+
+  /** How many records of the topic the group has not claimed. */
+  unclaimed(topic: string, groupId: string): Promise<number> {
+    return this.admin(async (admin) => {
+      const ends = await admin.fetchTopicOffsets(topic)
+      const [group] = await admin.fetchOffsets({ groupId, topics: [topic] })
+      const claimed = new Map(group?.partitions.map(({ partition, offset }) => [partition, Number(offset)]))
+      return ends.reduce(
+        (sum, { partition, low, high }) => sum + Number(high) - Math.max(claimed.get(partition) ?? -1, Number(low)),
+        0,
+      )
+    })
+  }
+
+  async #ready(): Promise<void> {
+    await until('Kafka answers', () => this.admin(async (admin) => (await admin.listTopics()) && true))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#containers.map((container) => container.stop({ timeout: 0, removeVolumes: true })))
+  }
+}
+
+/** As the image apache/kafka takes it; ours takes the same. */
+function environment(broker: Broker, brokers: Broker[]): Record<string, string> {
+  const replicas = String(Math.min(brokers.length, 2))
+  return {
+    CLUSTER_ID: 'dGFsbHltYW4tdGVzdC0wMQ',
+    KAFKA_NODE_ID: String(broker.id),
+    KAFKA_PROCESS_ROLES: 'broker,controller',
+    KAFKA_LISTENERS: `PLAINTEXT://127.0.0.1:${broker.port},CONTROLLER://127.0.0.1:${broker.controllerPort}`,
+    KAFKA_ADVERTISED_LISTENERS: `PLAINTEXT://127.0.0.1:${broker.port}`,
+    KAFKA_CONTROLLER_LISTENER_NAMES: 'CONTROLLER',
+    KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
+    KAFKA_CONTROLLER_QUORUM_VOTERS: brokers.map(({ id, controllerPort }) => `${id}@127.0.0.1:${controllerPort}`).join(),
+    KAFKA_AUTO_CREATE_TOPICS_ENABLE: 'false',
+    KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR: replicas,
+    KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS: '3',
+    KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: replicas,
+    KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: '1',
+    KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR: replicas,
+    KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR: '1',
+    KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS: '0',
+    KAFKA_LOG_DIRS: '/var/lib/kafka/data',
+    KAFKA_HEAP_OPTS: '-Xms128m -Xmx512m',
+  }
+}
