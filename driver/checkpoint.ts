@@ -11,6 +11,7 @@ import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { decode, encode } from '@msgpack/msgpack'
 import { z } from 'zod'
+import { type LostRange, STDERR, STDOUT } from '../wire/chunk.ts'
 import { replaceFile } from '../wire/durable.ts'
 import type { LineState } from './lines.ts'
 
@@ -22,6 +23,8 @@ export type ShippingCheckpoint = {
   /** The run's partition, once it is chosen. */
   partition: number | undefined
   lines: LineState
+  /** Lines that were given up and are not yet told: in the `lost` of the next chunk. */
+  lost: LostRange[]
   /** Bytes of the journal that were no frame, so far. */
   skipped: number
 }
@@ -40,6 +43,14 @@ const schema = z.object({
   offset: z.int().min(0),
   partition: z.union([z.null(), z.int().min(0)]),
   next: z.tuple([z.int().min(1), z.int().min(1)]),
+  lost: z.array(
+    z.object({
+      source: z.union([z.literal(STDOUT), z.literal(STDERR)]),
+      from: z.int().min(1),
+      count: z.int().min(1),
+      reason: z.string(),
+    }),
+  ),
   pending: z.tuple([pending, pending]),
   skipped: z.int().min(0),
 })
@@ -51,12 +62,13 @@ export const startOfRun = (): ShippingCheckpoint => ({
   offset: 0,
   partition: undefined,
   lines: { next: [1, 1], pending: [undefined, undefined] },
+  lost: [],
   skipped: 0,
 })
 
 /** @param durable also survive a loss of power: needed before a segment behind it is removed */
 export function writeCheckpoint(folder: string, checkpoint: ShippingCheckpoint, durable: boolean): void {
-  const { offset, partition, lines, skipped } = checkpoint
+  const { offset, partition, lines, lost, skipped } = checkpoint
   const { next, pending } = lines
   const row = {
     v: VERSION,
@@ -64,6 +76,7 @@ export function writeCheckpoint(folder: string, checkpoint: ShippingCheckpoint, 
     partition: partition ?? null,
     next,
     pending: pending.map((p) => p ?? null),
+    lost,
     skipped,
   }
   replaceFile(path(folder), encode(row), durable)
@@ -86,6 +99,7 @@ export function readCheckpoint(folder: string): ShippingCheckpoint | undefined {
     offset: row.offset,
     partition: row.partition ?? undefined,
     lines: { next: row.next, pending: [row.pending[0] ?? undefined, row.pending[1] ?? undefined] },
+    lost: row.lost,
     skipped: row.skipped,
   }
 }

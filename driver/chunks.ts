@@ -25,6 +25,7 @@ export class ChunkBuilder {
   lines = 0
   #bytes = 0
   #budget = 0
+  #target = 0
   #len = new Uint32Array(MAX_LINES)
   #dt = new Float64Array(MAX_LINES)
   #dt32 = new Int32Array(MAX_LINES)
@@ -41,11 +42,13 @@ export class ChunkBuilder {
    * Begins a chunk.
    * @param first the numbers that the next line of each source gets
    * @param budget bytes that the encoded chunk may take at most
+   * @param target bytes at which it is full, though its first line may be longer
    */
-  begin(first: SourcePair, budget: number): void {
+  begin(first: SourcePair, budget: number, target = budget): void {
     this.lines = 0
     this.#bytes = 0
     this.#budget = Math.min(budget - CHUNK_OVERHEAD, MAX_DATA_BYTES + LINE_OVERHEAD * MAX_LINES)
+    this.#target = target
     this.#flagged = false
     this.#wide = false
     this.#first = [first[0], first[1]]
@@ -57,7 +60,8 @@ export class ChunkBuilder {
     return (
       this.lines + lines <= MAX_LINES &&
       total <= MAX_DATA_BYTES &&
-      total + (this.lines + lines) * LINE_OVERHEAD <= this.#budget
+      total + (this.lines + lines) * LINE_OVERHEAD <= this.#budget &&
+      (total <= this.#target || this.lines === 0)
     )
   }
 

@@ -18,6 +18,8 @@ export const ERRORS = {
   RUNS_EXHAUSTED: 'operator',
   DRIVER_RUNNING: 'operator',
   KAFKA_AWAY: 'time',
+  KAFKA_REFUSED: 'time',
+  LINE_TOO_LARGE: 'operator',
 } as const satisfies Record<string, Actor>
 
 export type ErrorCode = keyof typeof ERRORS

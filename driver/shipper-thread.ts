@@ -4,6 +4,7 @@ import pino from 'pino'
 import { kafkaClient } from '../wire/kafka.ts'
 import { Producer } from '../wire/producer.ts'
 import type { ShippingCheckpoint } from './checkpoint.ts'
+import type { ErrorCode } from './errors.ts'
 import type { RunRecord } from './run.ts'
 import type { Settings } from './settings.ts'
 import { Shipper } from './shipper.ts'
@@ -27,7 +28,15 @@ const report = (message: ShipperReport): void => port.postMessage(message)
 
 // kafkajs tells each retry of its own: what matters of that is said once by `failed` below.
 const kafkaLog = pino({ level: settings.LOG_LEVEL === 'debug' || settings.LOG_LEVEL === 'trace' ? 'warn' : 'silent' })
-let remindedAt = 0
+const remindedAt = new Map<string, number>()
+
+/** Whether what has the code may be told again; the first time always. */
+function due(code: ErrorCode, first: boolean): boolean {
+  const now = performance.now()
+  if (!first && now - (remindedAt.get(code) ?? Number.NEGATIVE_INFINITY) < REMIND_MS) return false
+  remindedAt.set(code, now)
+  return true
+}
 
 const producer = new Producer(
   () =>
@@ -39,9 +48,7 @@ const producer = new Producer(
     }),
   {
     failed(error, attempts) {
-      const now = performance.now()
-      if (attempts > 1 && now - remindedAt < REMIND_MS) return
-      remindedAt = now
+      if (!due('KAFKA_AWAY', attempts === 1)) return
       log.warn(
         {
           code: 'KAFKA_AWAY',
@@ -70,6 +77,18 @@ const shipper = new Shipper({
       log.error(
         { run, offset, bytes },
         'bytes in the journal are no frames of dockerd and were passed over; lines in them are lost',
+      ),
+    refused(reason, message, runs) {
+      if (!due('KAFKA_REFUSED', false)) return
+      log.warn(
+        { code: 'KAFKA_REFUSED', reason, runs, error: message },
+        'Kafka refuses batches; nothing is lost by that, they go again in another form',
+      )
+    },
+    lost: (run, range) =>
+      log.error(
+        { code: 'LINE_TOO_LARGE', run, ...range },
+        "Kafka refuses a line for its size, so it is given up and counted; raise the topic's max.message.bytes, or lower max-line-bytes",
       ),
   },
 })

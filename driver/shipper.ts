@@ -6,11 +6,13 @@
  *   run's records stand in Kafka in the order of its lines (second copies aside).
  * - A run's checkpoint is the state behind the last acknowledged batch, never behind one that was merely built.
  * - A segment is removed only after a checkpoint past it is durable; a run's folder after its `end` is acknowledged.
+ * - What Kafka refuses for its size goes again in smaller chunks, down to a line: that one is given up, and told in `lost`. What
+ *   it refuses for want of the partition goes to another. Either way the runs of the batch are built anew from what is acknowledged.
  * - Memory is bounded whatever waits: two arenas of encoded chunks, one workspace, and a pending split line a source.
  */
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
-import { ChunkEncoder } from '../wire/chunk.ts'
-import type { OutgoingRecord, Producer } from '../wire/producer.ts'
+import { ChunkEncoder, type LostRange, MAX_DATA_BYTES, type SourcePair, STDERR, STDOUT } from '../wire/chunk.ts'
+import { type OutgoingRecord, type Producer, RefusedError } from '../wire/producer.ts'
 import { partitionOf, recordHeaders, recordKey } from '../wire/record.ts'
 import { type ShippingCheckpoint, startOfRun, writeCheckpoint } from './checkpoint.ts'
 import { CHUNK_OVERHEAD, ChunkBuilder, READ_BYTES } from './chunks.ts'
@@ -29,6 +31,8 @@ const APART_MS = 10
 const WAITING_BYTES = 256 * 1024
 /** A run's checkpoint lags at most this far behind its acknowledgements. */
 const CHECKPOINT_MS = 1000
+/** How long we wait before we send again what was refused for no reason that we can see. */
+const REFUSED_MS = 500
 /** A wait ends at least this often, to write checkpoints that are due. */
 const IDLE_MS = 1000
 
@@ -46,6 +50,13 @@ type Run = {
   offset: number
   skipped: number
   ended: boolean
+  lost: LostRange[]
+  /** A chunk is full at this many bytes: fewer after Kafka refused one for its size, down to 1, a line a chunk. */
+  chunkBytes: number
+  /** Kafka refused a batch that held this run and others: it goes alone, to find out whose fault that was. */
+  alone: boolean
+  /** Kafka refused the run's next line, alone in a chunk: it is given up. */
+  refused: boolean
   /** How much of the journal there was when the run was last read to its end: what is left of that is half a frame. */
   seen: number
   /** Acknowledged up to here, and what the checkpoint on disk says. */
@@ -67,6 +78,10 @@ export type ShipperEvents = {
   done(slot: number): void
   /** Bytes of the journal were no frame and were passed over. */
   skipped(run: string, offset: number, bytes: number): void
+  /** Kafka refused a batch of so many runs. Nothing is lost by that: it goes again in another form. */
+  refused(reason: RefusedError['reason'], message: string, runs: number): void
+  /** A line was given up, because Kafka refuses it alone. */
+  lost(run: string, range: LostRange): void
 }
 
 export class Shipper {
@@ -110,6 +125,10 @@ export class Shipper {
       offset: checkpoint.offset,
       skipped: checkpoint.skipped,
       ended: false,
+      lost: checkpoint.lost,
+      chunkBytes: MAX_DATA_BYTES,
+      alone: false,
+      refused: false,
       seen: 0,
       acked: checkpoint,
       savedAt: Number.NEGATIVE_INFINITY,
@@ -141,11 +160,48 @@ export class Shipper {
       sending.catch(() => {})
       // By the next turn kafkajs has handed the batch to zstd's thread, and this one is free to build ahead.
       await turn()
-      const ahead = this.#waiting() >= WAITING_BYTES ? this.#build() : undefined
-      await sending
-      this.#acknowledged(ready)
+      let ahead = this.#waiting() >= WAITING_BYTES ? this.#build() : undefined
+      try {
+        await sending
+        this.#acknowledged(ready)
+      } catch (error) {
+        if (!(error instanceof RefusedError)) throw error
+        await this.#refused(ready, ahead, error)
+        ahead = undefined
+      }
       ready = ahead
     }
+  }
+
+  /** Changes what Kafka refused, and takes the runs back to what is acknowledged, to be built anew. */
+  async #refused(batch: Batch, ahead: Batch | undefined, { reason, message }: RefusedError): Promise<void> {
+    const runs = [...batch.states.keys()]
+    if (reason === 'no-partition') {
+      this.#partitions = await this.#producer.partitions(this.#topic)
+      const homeless = runs.filter((run) => run.partition! >= this.#partitions!)
+      for (const run of homeless) run.partition = undefined
+      // Kafka has the partition and did not take the records all the same: its metadata is on the way.
+      if (homeless.length === 0) await sleep(REFUSED_MS)
+    } else if (runs.length > 1) {
+      for (const run of runs) run.alone = true
+    } else {
+      const run = runs[0]!
+      run.refused = run.chunkBytes === 1 && batch.records.length === 1
+      // Two chunks in one send may be too much where each is not: alone they go from half on.
+      run.chunkBytes = Math.max(1, Math.floor(run.chunkBytes / 2))
+      run.alone = true
+    }
+    this.#events.refused(reason, message, runs.length)
+    for (const run of new Set([...runs, ...(ahead?.states.keys() ?? [])])) this.#rewind(run)
+  }
+
+  #rewind(run: Run): void {
+    run.offset = run.acked.offset
+    run.lines = new Lines(run.acked.lines, run.record.options.maxLineBytes)
+    run.lost = run.acked.lost
+    run.skipped = run.acked.skipped
+    run.ended = false
+    run.seen = -1
   }
 
   /** Ends `loop`, which rejects if a send is under way, and writes what is acknowledged by now into the checkpoints. */
@@ -174,7 +230,9 @@ export class Shipper {
     const count = this.#runs.length
     for (let i = 0; i < count && this.#room(batch, undefined) > 2 * CHUNK_OVERHEAD; i++) {
       const run = this.#runs[(this.#turn + i) % count]!
-      if (!run.ended) this.#fill(run, batch)
+      if (run.ended || (run.alone && batch.states.size > 0)) continue
+      this.#fill(run, batch)
+      if (run.alone && batch.states.size > 0) break
     }
     this.#turn = count === 0 ? 0 : (this.#turn + 1) % count
     return batch
@@ -196,7 +254,7 @@ export class Shipper {
     const partition = this.#partitionOf(run)
     const { workspace } = this.#chunk
     const before = run.offset
-    this.#chunk.begin(run.lines.next, this.#room(batch, partition))
+    this.#begin(run, batch, partition)
 
     let full = false
     while (run.offset < written && !full) {
@@ -208,7 +266,10 @@ export class Shipper {
         if (next > 0) {
           if (!run.lines.roomFor(this.#chunk, this.#frame)) {
             this.#seal(run, batch, partition, false)
-            full = !run.lines.roomFor(this.#chunk, this.#frame)
+            // A run that is being looked into goes a chunk at a time.
+            full =
+              (run.alone && batch.states.size + batch.records.length > 0) ||
+              !run.lines.roomFor(this.#chunk, this.#frame)
             if (full) break
           }
           run.lines.take(this.#chunk, this.#frame)
@@ -251,6 +312,7 @@ export class Shipper {
       // Nothing fitted and nothing can be sealed to make room: in the next batch.
       if (this.#chunk.lines === 0) return
       this.#seal(run, batch, partition, false)
+      if (run.alone && batch.records.length > 0) return
     }
     if (this.#room(batch, partition) < CHUNK_OVERHEAD) return
     run.ended = true
@@ -259,27 +321,51 @@ export class Shipper {
     if (next[0] > 1 || next[1] > 1) this.#seal(run, batch, partition, true)
   }
 
+  #begin(run: Run, batch: Batch, partition: number): void {
+    this.#chunk.begin(run.lines.next, this.#room(batch, partition), run.chunkBytes)
+  }
+
   /** Encodes the chunk into the batch and begins the next one. */
   #seal(run: Run, batch: Batch, partition: number, end: boolean): void {
     if (this.#chunk.lines === 0 && !end) return
     const { record, lines } = run
+    let columns = this.#chunk.seal()
+    if (run.refused) {
+      this.#giveUp(run, columns.first)
+      this.#begin(run, batch, partition)
+      if (!end) return
+      columns = this.#chunk.seal()
+    }
     const encoded = this.#encoder.encode({
-      ...this.#chunk.seal(),
+      ...columns,
       run: run.id,
       service: record.service,
       module: record.module,
       host: record.host,
       container: record.container,
       attrs: record.attrs,
-      lost: [],
+      lost: run.lost,
       end: end ? [lines.next[0] - 1, lines.next[1] - 1] : undefined,
     })
+    run.lost = []
     batch.arena.set(encoded, batch.bytes)
     const value = batch.arena.subarray(batch.bytes, batch.bytes + encoded.length)
     batch.bytes += encoded.length
     batch.partitionBytes.set(partition, (batch.partitionBytes.get(partition) ?? 0) + encoded.length)
     batch.records.push({ topic: this.#topic, partition, key: run.key, headers: run.headers, value })
-    this.#chunk.begin(lines.next, this.#room(batch, partition))
+    this.#begin(run, batch, partition)
+  }
+
+  /** Counts the chunk's lines as lost instead of sending them; the next chunk tells. */
+  #giveUp(run: Run, first: SourcePair): void {
+    run.refused = false
+    for (const source of [STDOUT, STDERR] as const) {
+      const count = run.lines.next[source] - first[source]
+      if (count === 0) continue
+      const range = { source, from: first[source], count, reason: 'too-large' }
+      run.lost = [...run.lost, range]
+      this.#events.lost(run.record.run, range)
+    }
   }
 
   /** The run's partition; chosen once, and written down before anything is sent to it. */
@@ -293,7 +379,8 @@ export class Shipper {
   }
 
   #state(run: Run): ShippingCheckpoint {
-    return { offset: run.offset, partition: run.partition, lines: run.lines.state(), skipped: run.skipped }
+    const { offset, partition, lines, lost, skipped } = run
+    return { offset, partition, lines: lines.state(), lost, skipped }
   }
 
   async #send(batch: Batch): Promise<void> {
@@ -305,6 +392,8 @@ export class Shipper {
   #acknowledged(batch: Batch): void {
     for (const [run, { state, ended }] of batch.states) {
       run.acked = state
+      run.chunkBytes = Math.min(MAX_DATA_BYTES, run.chunkBytes * 2)
+      run.alone = false
       if (ended) this.#remove(run)
       else this.#unsaved.add(run)
     }

@@ -29,6 +29,20 @@ export type ProducerEvents = {
   recovered(attempts: number, ms: number): void
 }
 
+/** Kafka will not take these records as they are: sending them again is no use. Nothing of them may count as sent. */
+export class RefusedError extends Error {
+  override name = 'RefusedError'
+  /** `too-large` for a broker's limit; `no-partition`: the topic does not have that partition (any more). */
+  readonly reason: 'too-large' | 'no-partition'
+  constructor(reason: RefusedError['reason'], message: string) {
+    super(message)
+    this.reason = reason
+  }
+}
+
+/** kafkajs's names of the protocol's errors that say that a batch is too large for a broker. */
+const TOO_LARGE = ['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE']
+
 export type ProducerLimits = {
   /** An attempt that has not settled after this long is given up, ms. */
   attemptTimeout: number
@@ -73,6 +87,7 @@ export class Producer {
   /**
    * Resolves once every record is acknowledged by all in-sync replicas, however long that takes.
    * @returns how many attempts failed before: after a failure kafkajs may still hold the records' buffers
+   * @throws RefusedError when Kafka will not take them as they are
    * @throws Error after `stop`
    */
   async send(records: OutgoingRecord[]): Promise<number> {
@@ -107,7 +122,7 @@ export class Producer {
     for (const { topic, partition } of records) {
       const entry = reply.find((r) => r.topicName === topic && r.partition === partition)
       if (entry?.errorCode !== 0 || entry.baseOffset === undefined || Number(entry.baseOffset) < 0) {
-        throw new Error(`Kafka did not acknowledge partition ${partition} of topic ${topic}: it may not exist`)
+        throw new RefusedError('no-partition', `Kafka did not acknowledge partition ${partition} of topic ${topic}`)
       }
     }
   }
@@ -125,7 +140,10 @@ export class Producer {
         return result
       } catch (error) {
         signal.throwIfAborted()
+        const { type, message } = error as Error & { type?: string }
+        if (type !== undefined && TOO_LARGE.includes(type)) throw new RefusedError('too-large', message)
         await this.#discard()
+        if (error instanceof RefusedError) throw error
         if (failures === 0) since = performance.now()
         this.#events.failed(error as Error, failures + 1)
         await sleep(Math.min(this.#limits.backoff * 2 ** failures, this.#limits.maxBackoff), undefined, { signal })

@@ -88,6 +88,7 @@ describe('shipping checkpoint', () => {
       offset: 2 ** 41,
       partition: 7,
       skipped: 3,
+      lost: [{ source: 1 as const, from: 2 ** 40, count: 3, reason: 'too-large' }],
       lines: { next: [2 ** 40, 1] as [number, number], pending: [undefined, pending] as [undefined, typeof pending] },
     }
     writeCheckpoint(folder.path, startOfRun(), false)

@@ -5,21 +5,28 @@ import { runFolder, segmentPath } from '../../driver/journal.ts'
 import { createRun, type RunRecord } from '../../driver/run.ts'
 import { Shipper } from '../../driver/shipper.ts'
 import { Slots } from '../../driver/slots.ts'
-import { decodeChunk } from '../../wire/chunk.ts'
-import type { OutgoingRecord, Producer } from '../../wire/producer.ts'
+import { decodeChunk, type LostRange } from '../../wire/chunk.ts'
+import { type OutgoingRecord, type Producer, RefusedError } from '../../wire/producer.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame, lineFrames } from '../support/log-entry.ts'
 
 /** A Kafka that keeps what it is sent; `hold` makes it acknowledge nothing until `release`. */
 class FakeProducer implements Pick<Producer, 'partitions' | 'send' | 'stop'> {
   sent: OutgoingRecord[] = []
+  /** Records from which on a batch is too large, bytes. */
+  limit = Number.POSITIVE_INFINITY
+  count = 12
   #held: PromiseWithResolvers<void> | undefined
   #stopped = Promise.withResolvers<never>()
-  partitions = async () => 12
+  partitions = async () => this.count
   hold() {
     this.#held = Promise.withResolvers<void>()
   }
   async send(records: OutgoingRecord[]) {
+    if (records.some(({ partition }) => partition >= this.count))
+      throw new RefusedError('no-partition', 'no such partition')
+    const bytes = records.reduce((sum, { value }) => sum + value.length, 0)
+    if (bytes > this.limit) throw new RefusedError('too-large', `${bytes} bytes`)
     // Copied, as a network would: the arena is used again after the acknowledgement.
     this.sent.push(...records.map((record) => ({ ...record, value: Buffer.from(record.value) })))
     await Promise.race([this.#held?.promise, this.#stopped.promise])
@@ -48,9 +55,11 @@ function house(journal: string) {
   const folder = runFolder(journal, record.run)
   const slot = slots.claim(0)!
   const skips: number[] = []
+  const losses: LostRange[] = []
   return {
     folder,
     skips,
+    losses,
     /** Journals bytes as intake does. */
     write(bytes: Uint8Array, base = 0) {
       appendFileSync(segmentPath(folder, base), bytes)
@@ -69,7 +78,12 @@ function house(journal: string) {
         topic: 'tallyman',
         slots,
         producer: producer as unknown as Producer,
-        events: { done: () => done.resolve(), skipped: (_run, _offset, bytes) => skips.push(bytes) },
+        events: {
+          done: () => done.resolve(),
+          skipped: (_run, _offset, bytes) => skips.push(bytes),
+          refused: () => {},
+          lost: (_run, range) => losses.push(range),
+        },
       })
       shipper.add(slot, record, readCheckpoint(folder) ?? startOfRun())
       const loop = shipper.loop().catch(() => {})
@@ -219,5 +233,50 @@ describe('shipping', () => {
     expect(texts(kafka)).toHaveLength(40_000)
     expect(Math.max(...batches)).toBeLessThanOrEqual(768 * 1024)
     expect(Math.max(...kafka.sent.map(({ value }) => decodeChunk(value).lines))).toBeLessThanOrEqual(8192)
+  })
+
+  it('what a broker refuses for its size arrives in smaller records, and a line that is too large alone is told as lost', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    kafka.limit = 20_000
+    const large = lineFrames('stdout', 1_000n, Buffer.alloc(30_000, 'x'), 'id')
+    const small = (from: number) => Array.from({ length: 500 }, (_, i) => line(`${from + i}`.padEnd(100)))
+    run.write(Buffer.concat([...small(1), ...large, ...small(502)]))
+    run.end()
+    await run.ship(kafka, (done) => done)
+    const numbers = texts(kafka).map((text) => text.trim().split(' '))
+    expect(numbers).toEqual(Array.from({ length: 1001 }, (_, i) => [`${i + 1}`, `${i + 1}`]).toSpliced(500, 1))
+    const lost = { source: 0, from: 501, count: 1, reason: 'too-large' }
+    expect(run.losses).toEqual([lost])
+    expect(kafka.sent.flatMap(({ value }) => decodeChunk(value).lost)).toEqual([lost])
+    expect(decodeChunk(kafka.sent.at(-1)!.value).end).toEqual([1001, 0])
+  })
+
+  it('a last line that is too large alone still brings the end of the run', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    kafka.limit = 20_000
+    run.write(Buffer.concat([line('one'), ...lineFrames('stdout', 1_000n, Buffer.alloc(30_000, 'x'), 'id', false)]))
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(texts(kafka)).toEqual(['1 one'])
+    expect(decodeChunk(kafka.sent.at(-1)!.value)).toMatchObject({ end: [2, 0], lost: [{ from: 2, count: 1 }] })
+  })
+
+  it('a topic that comes back with fewer partitions takes the run in one that it has', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const before = new FakeProducer()
+    run.write(line('one'))
+    await run.ship(before, async () => expect.poll(() => readCheckpoint(run.folder)?.offset).toBeGreaterThan(0))
+    const after = new FakeProducer()
+    after.count = 1
+    run.write(line('two'))
+    run.end()
+    expect(before.sent[0]!.partition).toBeGreaterThan(0)
+    await run.ship(after, (done) => done)
+    expect(texts(after)).toEqual(['2 two'])
   })
 })
