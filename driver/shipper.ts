@@ -393,7 +393,7 @@ export class Shipper {
     for (const [run, { state, ended }] of batch.states) {
       run.acked = state
       run.chunkBytes = Math.min(MAX_DATA_BYTES, run.chunkBytes * 2)
-      run.alone = false
+      run.alone &&= run.chunkBytes < MAX_DATA_BYTES
       if (ended) this.#remove(run)
       else this.#unsaved.add(run)
     }
