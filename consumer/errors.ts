@@ -4,6 +4,8 @@
  *   sender    whoever wrote the record
  *   time      nobody: it is tried again
  */
+import { CodedError } from '../wire/coded-error.ts'
+
 export type Actor = 'operator' | 'sender' | 'time'
 
 export const ERRORS = {
@@ -23,13 +25,8 @@ export const ERRORS = {
 export type ErrorCode = keyof typeof ERRORS
 
 /** An error of the consumer's own, with words for whoever has to act. */
-export class ConsumerError extends Error {
-  override name = 'ConsumerError'
-  readonly code: ErrorCode
-  readonly acts: Actor
+export class ConsumerError extends CodedError<ErrorCode, Actor> {
   constructor(code: ErrorCode, message: string) {
-    super(message)
-    this.code = code
-    this.acts = ERRORS[code]
+    super(ERRORS, code, message)
   }
 }

@@ -5,6 +5,8 @@
  *   time      nobody: it is tried again
  *   docker    dockerd sent what its protocol does not allow
  */
+import { CodedError } from '../wire/coded-error.ts'
+
 export type Actor = 'user' | 'operator' | 'time' | 'docker'
 
 export const ERRORS = {
@@ -25,13 +27,8 @@ export const ERRORS = {
 export type ErrorCode = keyof typeof ERRORS
 
 /** An error of the driver's own, whose message goes to `docker run` or into dockerd's log. */
-export class DriverError extends Error {
-  override name = 'DriverError'
-  readonly code: ErrorCode
-  readonly acts: Actor
+export class DriverError extends CodedError<ErrorCode, Actor> {
   constructor(code: ErrorCode, message: string) {
-    super(message)
-    this.code = code
-    this.acts = ERRORS[code]
+    super(ERRORS, code, message)
   }
 }

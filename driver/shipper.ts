@@ -267,9 +267,7 @@ export class Shipper {
           if (!run.lines.roomFor(this.#chunk, this.#frame)) {
             this.#seal(run, batch, partition, false)
             // A run that is being looked into goes a chunk at a time.
-            full =
-              (run.alone && batch.states.size + batch.records.length > 0) ||
-              !run.lines.roomFor(this.#chunk, this.#frame)
+            full = (run.alone && batch.records.length > 0) || !run.lines.roomFor(this.#chunk, this.#frame)
             if (full) break
           }
           run.lines.take(this.#chunk, this.#frame)
