@@ -17,7 +17,8 @@ function varint(value: bigint): number[] {
   return bytes
 }
 
-const delimited = (tag: number, bytes: Uint8Array): Buffer => Buffer.concat([Buffer.from([tag, ...varint(BigInt(bytes.length))]), bytes])
+const delimited = (tag: number, bytes: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.from([tag, ...varint(BigInt(bytes.length))]), bytes])
 
 /** A frame: length and message. Defaults are left out, as protobuf does. */
 export function frame({ source, time, line, part }: LogEntry): Buffer {
@@ -38,13 +39,21 @@ export function frame({ source, time, line, part }: LogEntry): Buffer {
 const PART_BYTES = 16 * 1024
 
 /** The frames of a line as dockerd's copier cuts it; `terminated` says whether a newline followed. */
-export function lineFrames(source: LogEntry['source'], time: bigint, line: Uint8Array, id: string, terminated = true): Buffer[] {
+export function lineFrames(
+  source: LogEntry['source'],
+  time: bigint,
+  line: Uint8Array,
+  id: string,
+  terminated = true,
+): Buffer[] {
   if (line.length < PART_BYTES && terminated) return [frame({ source, time, line })]
   const frames: Buffer[] = []
   let at = 0
   let ordinal = 1
   for (; at + PART_BYTES <= line.length; at += PART_BYTES) {
-    frames.push(frame({ source, time, line: line.subarray(at, at + PART_BYTES), part: { id, ordinal: ordinal++, last: false } }))
+    frames.push(
+      frame({ source, time, line: line.subarray(at, at + PART_BYTES), part: { id, ordinal: ordinal++, last: false } }),
+    )
   }
   frames.push(frame({ source, time, line: line.subarray(at), part: { id, ordinal, last: terminated } }))
   return frames
