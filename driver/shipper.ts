@@ -15,10 +15,9 @@ import { ChunkEncoder, type LostRange, MAX_DATA_BYTES, type SourcePair, STDERR, 
 import { type OutgoingRecord, type Producer, RefusedError } from '../wire/producer.ts'
 import { partitionOf, recordHeaders, recordKey } from '../wire/record.ts'
 import { type ShippingCheckpoint, startOfRun, writeCheckpoint } from './checkpoint.ts'
-import { CHUNK_OVERHEAD, ChunkBuilder, READ_BYTES } from './chunks.ts'
-import { Frame, INCOMPLETE, readFrame, resync } from './frames.ts'
+import { CHUNK_OVERHEAD, ChunkBuilder } from './chunks.ts'
+import { Cursor } from './cursor.ts'
 import { JournalReader, removeRun, runFolder } from './journal.ts'
-import { Lines } from './lines.ts'
 import type { RunRecord } from './run.ts'
 import type { Slots } from './slots.ts'
 
@@ -44,13 +43,10 @@ type Run = {
   key: string
   headers: Record<string, string>
   reader: JournalReader
-  lines: Lines
   partition: number | undefined
-  /** Built up to here: offset in the stream, bytes that were no frame. */
-  offset: number
-  skipped: number
+  /** Built up to here, and whether the end was built. */
+  cursor: Cursor
   ended: boolean
-  lost: LostRange[]
   /** A chunk is full at this many bytes: fewer after Kafka refused one for its size, down to 1, a line a chunk. */
   chunkBytes: number
   /** Kafka refused a batch that held this run and others: it goes alone, to find out whose fault that was. */
@@ -95,7 +91,6 @@ export class Shipper {
   #partitions: number | undefined
   #chunk = new ChunkBuilder()
   #encoder = new ChunkEncoder()
-  #frame = new Frame()
   #arenas = [Buffer.alloc(BATCH_BYTES), Buffer.alloc(BATCH_BYTES)]
   /** The run that is served first in the next batch: each in turn, so that a noisy one does not starve the others. */
   #turn = 0
@@ -112,6 +107,7 @@ export class Shipper {
   /** Takes up a run from its checkpoint on, or from its beginning where it has none. */
   add(slot: number, record: RunRecord, checkpoint = startOfRun()): void {
     const folder = runFolder(this.#journal, record.run)
+    const reader = new JournalReader(folder)
     this.#runs.push({
       slot,
       record,
@@ -119,13 +115,10 @@ export class Shipper {
       id: Buffer.from(record.run.replaceAll('-', ''), 'hex'),
       key: recordKey(record.service, record.module),
       headers: recordHeaders(record),
-      reader: new JournalReader(folder),
-      lines: new Lines(checkpoint.lines, record.options.maxLineBytes),
+      reader,
       partition: checkpoint.partition,
-      offset: checkpoint.offset,
-      skipped: checkpoint.skipped,
+      cursor: this.#cursor(record, reader, checkpoint),
       ended: false,
-      lost: checkpoint.lost,
       chunkBytes: MAX_DATA_BYTES,
       alone: false,
       refused: false,
@@ -133,6 +126,12 @@ export class Shipper {
       acked: checkpoint,
       savedAt: Number.NEGATIVE_INFINITY,
     })
+  }
+
+  #cursor(record: RunRecord, reader: JournalReader, from: ShippingCheckpoint): Cursor {
+    return new Cursor(reader, from, record.options.maxLineBytes, (offset, bytes) =>
+      this.#events.skipped(record.run, offset, bytes),
+    )
   }
 
   /** Ships until `stop`. */
@@ -196,10 +195,7 @@ export class Shipper {
   }
 
   #rewind(run: Run): void {
-    run.offset = run.acked.offset
-    run.lines = new Lines(run.acked.lines, run.record.options.maxLineBytes)
-    run.lost = run.acked.lost
-    run.skipped = run.acked.skipped
+    run.cursor = this.#cursor(run.record, run.reader, run.acked)
     run.ended = false
     run.seen = -1
   }
@@ -218,8 +214,8 @@ export class Shipper {
     for (const run of this.#runs) {
       if (run.ended) continue
       const written = this.#slots.written(run.slot)
-      if (this.#slots.ended(run.slot)) bytes += written - run.offset + 1
-      else if (written !== run.seen) bytes += written - run.offset
+      if (this.#slots.ended(run.slot)) bytes += written - run.cursor.offset + 1
+      else if (written !== run.seen) bytes += written - run.cursor.offset
     }
     return bytes
   }
@@ -250,63 +246,24 @@ export class Shipper {
     // In this order: once the run has ended, `written` is final.
     const ended = this.#slots.ended(run.slot)
     const written = this.#slots.written(run.slot)
-    if (run.offset === written && !ended) return
+    const { cursor } = run
+    const before = cursor.offset
+    if (before === written && !ended) return
     const partition = this.#partitionOf(run)
-    const { workspace } = this.#chunk
-    const before = run.offset
     this.#begin(run, batch, partition)
-
-    let full = false
-    while (run.offset < written && !full) {
-      const length = this.#read(run, Math.min(READ_BYTES, written - run.offset))
-      if (length === 0) continue
-      let at = 0
-      for (;;) {
-        const next = readFrame(workspace, at, length, this.#frame)
-        if (next > 0) {
-          if (!run.lines.roomFor(this.#chunk, this.#frame)) {
-            this.#seal(run, batch, partition, false)
-            // A run that is being looked into goes a chunk at a time.
-            full = (run.alone && batch.records.length > 0) || !run.lines.roomFor(this.#chunk, this.#frame)
-            if (full) break
-          }
-          run.lines.take(this.#chunk, this.#frame)
-          at = next
-        } else if (next === INCOMPLETE && (at === length || !ended || run.offset + length < written)) {
-          break
-        } else {
-          const resumed = resync(workspace, at, length, this.#frame)
-          this.#skip(run, run.offset + at, resumed - at)
-          at = resumed
-        }
-      }
-      run.offset += at
-      if (at < length && !full) break
-    }
-    run.seen = full ? -1 : written
-
-    if (ended && run.offset === written && !full) this.#finish(run, batch, partition)
+    const done = cursor.advance(this.#chunk, written, ended, () => {
+      this.#seal(run, batch, partition, false)
+      // A run that is being looked into goes a chunk at a time.
+      return !run.alone || batch.records.length === 0
+    })
+    run.seen = done ? written : -1
+    if (done && ended) this.#finish(run, batch, partition)
     else if (this.#chunk.lines > 0) this.#seal(run, batch, partition, false)
-    if (run.offset > before || run.ended) batch.states.set(run, { state: this.#state(run), ended: run.ended })
-  }
-
-  /** Reads from the run's offset on into the workspace; steps over a hole in the journal. @returns bytes read */
-  #read(run: Run, length: number): number {
-    const read = run.reader.read(this.#chunk.workspace, 0, length, run.offset)
-    if (read > 0) return read
-    const next = Math.min(run.reader.next(run.offset) ?? Number.POSITIVE_INFINITY, this.#slots.written(run.slot))
-    this.#skip(run, run.offset, next - run.offset)
-    run.offset = next
-    return 0
-  }
-
-  #skip(run: Run, offset: number, bytes: number): void {
-    run.skipped += bytes
-    this.#events.skipped(run.record.run, offset, bytes)
+    if (cursor.offset > before || run.ended) batch.states.set(run, { state: cursor.state(run.partition), ended: run.ended })
   }
 
   #finish(run: Run, batch: Batch, partition: number): void {
-    while (!run.lines.finish(this.#chunk)) {
+    while (!run.cursor.lines.finish(this.#chunk)) {
       // Nothing fitted and nothing can be sealed to make room: in the next batch.
       if (this.#chunk.lines === 0) return
       this.#seal(run, batch, partition, false)
@@ -314,19 +271,19 @@ export class Shipper {
     }
     if (this.#room(batch, partition) < CHUNK_OVERHEAD) return
     run.ended = true
-    const { next } = run.lines
+    const { next } = run.cursor.lines
     // A run that never printed leaves nothing in Kafka either.
     if (next[0] > 1 || next[1] > 1) this.#seal(run, batch, partition, true)
   }
 
   #begin(run: Run, batch: Batch, partition: number): void {
-    this.#chunk.begin(run.lines.next, this.#room(batch, partition), run.chunkBytes)
+    this.#chunk.begin(run.cursor.lines.next, this.#room(batch, partition), run.chunkBytes)
   }
 
   /** Encodes the chunk into the batch and begins the next one. */
   #seal(run: Run, batch: Batch, partition: number, end: boolean): void {
     if (this.#chunk.lines === 0 && !end) return
-    const { record, lines } = run
+    const { record, cursor } = run
     let columns = this.#chunk.seal()
     if (run.refused) {
       this.#giveUp(run, columns.first)
@@ -342,10 +299,10 @@ export class Shipper {
       host: record.host,
       container: record.container,
       attrs: record.attrs,
-      lost: run.lost,
-      end: end ? [lines.next[0] - 1, lines.next[1] - 1] : undefined,
+      lost: cursor.lost,
+      end: end ? [cursor.lines.next[0] - 1, cursor.lines.next[1] - 1] : undefined,
     })
-    run.lost = []
+    cursor.lost = []
     batch.arena.set(encoded, batch.bytes)
     const value = batch.arena.subarray(batch.bytes, batch.bytes + encoded.length)
     batch.bytes += encoded.length
@@ -358,10 +315,10 @@ export class Shipper {
   #giveUp(run: Run, first: SourcePair): void {
     run.refused = false
     for (const source of [STDOUT, STDERR] as const) {
-      const count = run.lines.next[source] - first[source]
+      const count = run.cursor.lines.next[source] - first[source]
       if (count === 0) continue
       const range = { source, from: first[source], count, reason: 'too-large' }
-      run.lost = [...run.lost, range]
+      run.cursor.lost = [...run.cursor.lost, range]
       this.#events.lost(run.record.run, range)
     }
   }
@@ -374,11 +331,6 @@ export class Shipper {
       writeCheckpoint(run.folder, run.acked, false)
     }
     return run.partition
-  }
-
-  #state(run: Run): ShippingCheckpoint {
-    const { offset, partition, lines, lost, skipped } = run
-    return { offset, partition, lines: lines.state(), lost, skipped }
   }
 
   async #send(batch: Batch): Promise<void> {

@@ -176,6 +176,14 @@ describe('shipping', () => {
     expect(texts(second).map((text) => [text.slice(0, 3), text.length])).toEqual([['2 x', 40_002]])
   })
 
+  it('a burst that is larger than one read goes out whole, though nothing follows it', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    run.write(Buffer.concat(Array.from({ length: 10_000 }, (_, i) => line(`${i}`.padEnd(100)))))
+    await run.ship(kafka, () => expect.poll(() => texts(kafka).length).toBe(10_000))
+  })
+
   it('foreign bytes in a journal are passed over and told, and the lines around them arrive', async () => {
     using journal = temporaryFolder()
     const run = house(journal.path)
