@@ -259,7 +259,8 @@ export class Shipper {
     run.seen = done ? written : -1
     if (done && ended) this.#finish(run, batch, partition)
     else if (this.#chunk.lines > 0) this.#seal(run, batch, partition, false)
-    if (cursor.offset > before || run.ended) batch.states.set(run, { state: cursor.state(run.partition), ended: run.ended })
+    if (cursor.offset > before || run.ended)
+      batch.states.set(run, { state: cursor.state(run.partition), ended: run.ended })
   }
 
   #finish(run: Run, batch: Batch, partition: number): void {
