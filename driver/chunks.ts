@@ -14,6 +14,9 @@ import { type Chunk, MAX_DATA_BYTES, MAX_LINES, type Source, type SourcePair, ST
 /** How much of the journal is read at a time. */
 export const READ_BYTES = 256 * 1024
 
+const NEWLINE = 10
+const BLANK = 32
+
 /** What a line takes in an encoded chunk beside its bytes: length, time, flag and source. */
 const LINE_OVERHEAD = 14
 /** What a chunk takes beside its lines: keys, names, ids. Names and attributes are capped at StartLogging. */
@@ -96,9 +99,14 @@ export class ChunkBuilder {
     if (flag !== 0) this.#flagged = true
   }
 
-  /** The columns of what was appended: views, valid until the next `begin`. */
+  /**
+   * The columns of what was appended: views, valid until the next `begin`. dockerd hands over no newline in a line, so one
+   * comes from a damaged journal; as a blank it costs a reader one byte, and not the whole chunk.
+   */
   seal(): Pick<Chunk, 'first' | 'lines' | 'src' | 't0' | 'dt' | 'len' | 'flags' | 'data'> {
     const lines = this.lines
+    const data = this.workspace.subarray(READ_BYTES, READ_BYTES + this.#bytes)
+    for (let at = data.indexOf(NEWLINE); at !== -1; at = data.indexOf(NEWLINE, at)) data[at] = BLANK
     return {
       first: this.#first,
       lines,
@@ -107,7 +115,7 @@ export class ChunkBuilder {
       dt: this.#times(),
       len: this.#len.subarray(0, lines),
       flags: this.#flagged ? this.#flags.subarray(0, lines) : undefined,
-      data: this.workspace.subarray(READ_BYTES, READ_BYTES + this.#bytes),
+      data,
     }
   }
 

@@ -17,6 +17,7 @@ export const ERRORS = {
   DEADLINE: 'operator',
   JOURNAL_REFUSED: 'operator',
   JOURNAL_FOREIGN: 'operator',
+  JOURNAL_FULL: 'operator',
   RUNS_EXHAUSTED: 'operator',
   DRIVER_RUNNING: 'operator',
   KAFKA_AWAY: 'time',

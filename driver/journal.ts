@@ -112,6 +112,17 @@ export class JournalReader {
     return this.#bases.find((base) => base > offset)
   }
 
+  /** Where each segment begins, in order. */
+  bases(): readonly number[] {
+    this.#refresh()
+    return this.#bases
+  }
+
+  /** Where the first segment begins, as far as is known; 0 where there is none. */
+  get start(): number {
+    return this.#bases[0] ?? 0
+  }
+
   /** Whether a segment ends at or before `offset` and could be removed. */
   droppable(offset: number): boolean {
     return this.#bases.length > 1 && this.#bases[1]! <= offset

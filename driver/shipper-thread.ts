@@ -38,6 +38,18 @@ function due(code: ErrorCode, first: boolean): boolean {
   return true
 }
 
+let givenUp = 0
+
+/** Lines go segment by segment while this lasts: told when it begins, then each minute with how many by then. */
+function tellJournalFull(lines: number): void {
+  givenUp += lines
+  if (!due('JOURNAL_FULL', false)) return
+  log.error(
+    { code: 'JOURNAL_FULL', lines: givenUp, journalMax: settings.JOURNAL_MAX },
+    'the journals are full, so the oldest lines of the largest one are given up and counted; see to Kafka, or raise JOURNAL_MAX',
+  )
+}
+
 const producer = new Producer(
   () =>
     kafkaClient({
@@ -68,6 +80,7 @@ const producer = new Producer(
 
 const shipper = new Shipper({
   journal,
+  journalMax: settings.JOURNAL_MAX,
   topic: settings.KAFKA_TOPIC,
   slots: new Slots(memory),
   producer,
@@ -85,11 +98,13 @@ const shipper = new Shipper({
         'Kafka refuses batches; nothing is lost by that, they go again in another form',
       )
     },
-    lost: (run, range) =>
+    lost(run, range) {
+      if (range.reason === 'journal-full') return tellJournalFull(range.count)
       log.error(
         { code: 'LINE_TOO_LARGE', run, ...range },
-        "Kafka refuses a line for its size, so it is given up and counted; raise the topic's max.message.bytes, or lower max-line-bytes",
-      ),
+        "Kafka refuses a line for its size, so it is given up and counted; raise the topic's max.message.bytes",
+      )
+    },
   },
 })
 

@@ -8,6 +8,8 @@
  * - A segment is removed only after a checkpoint past it is durable; a run's folder after its `end` is acknowledged.
  * - What Kafka refuses for its size goes again in smaller chunks, down to a line: that one is given up, and told in `lost`. What
  *   it refuses for want of the partition goes to another. Either way the runs of the batch are built anew from what is acknowledged.
+ * - The journals stay within `journalMax`: the run that holds the most gives its oldest segment. Its lines are counted as they would
+ *   have been shipped, and a checkpoint behind them is durable before it goes; the next chunk tells them in `lost`.
  * - Memory is bounded whatever waits: two arenas of encoded chunks, one workspace, and a pending split line a source.
  */
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
@@ -17,6 +19,7 @@ import { partitionOf, recordHeaders, recordKey } from '../wire/record.ts'
 import { type ShippingCheckpoint, startOfRun, writeCheckpoint } from './checkpoint.ts'
 import { CHUNK_OVERHEAD, ChunkBuilder } from './chunks.ts'
 import { Cursor } from './cursor.ts'
+import { MAX_FRAME_BYTES } from './frames.ts'
 import { JournalReader, removeRun, runFolder } from './journal.ts'
 import type { RunRecord } from './run.ts'
 import type { Slots } from './slots.ts'
@@ -32,6 +35,8 @@ const WAITING_BYTES = 256 * 1024
 const CHECKPOINT_MS = 1000
 /** How long we wait before we send again what was refused for no reason that we can see. */
 const REFUSED_MS = 500
+/** The journals' size is looked at this often: a container that writes flat out adds some 20 MB meanwhile. */
+const JOURNAL_CHECK_MS = 250
 /** A wait ends at least this often, to write checkpoints that are due. */
 const IDLE_MS = 1000
 
@@ -76,12 +81,23 @@ export type ShipperEvents = {
   skipped(run: string, offset: number, bytes: number): void
   /** Kafka refused a batch of so many runs. Nothing is lost by that: it goes again in another form. */
   refused(reason: RefusedError['reason'], message: string, runs: number): void
-  /** A line was given up, because Kafka refuses it alone. */
+  /** Lines were given up: Kafka refuses one alone (`too-large`), or the journals are full (`journal-full`). */
   lost(run: string, range: LostRange): void
+}
+
+export type ShipperOptions = {
+  /** The folder of the journals, and how many bytes they may take together. */
+  journal: string
+  journalMax: number
+  topic: string
+  slots: Slots
+  producer: Producer
+  events: ShipperEvents
 }
 
 export class Shipper {
   #journal: string
+  #journalMax: number
   #topic: string
   #slots: Slots
   #producer: Producer
@@ -96,8 +112,9 @@ export class Shipper {
   #turn = 0
   #stopped = false
 
-  constructor(options: { journal: string; topic: string; slots: Slots; producer: Producer; events: ShipperEvents }) {
+  constructor(options: ShipperOptions) {
     this.#journal = options.journal
+    this.#journalMax = options.journalMax
     this.#topic = options.topic
     this.#slots = options.slots
     this.#producer = options.producer
@@ -136,6 +153,16 @@ export class Shipper {
 
   /** Ships until `stop`. */
   async loop(): Promise<void> {
+    // Of its own accord, because the loop waits while Kafka is away, which is when journals grow.
+    const check = setInterval(() => this.#keepWithinMax(), JOURNAL_CHECK_MS)
+    try {
+      await this.#ship()
+    } finally {
+      clearInterval(check)
+    }
+  }
+
+  async #ship(): Promise<void> {
     let sentAt = -APART_MS
     let ready: Batch | undefined
     while (!this.#stopped) {
@@ -318,9 +345,7 @@ export class Shipper {
     for (const source of [STDOUT, STDERR] as const) {
       const count = run.cursor.lines.next[source] - first[source]
       if (count === 0) continue
-      const range = { source, from: first[source], count, reason: 'too-large' }
-      run.cursor.lost = [...run.cursor.lost, range]
-      this.#events.lost(run.record.run, range)
+      this.#lose(run, run.cursor, { source, from: first[source], count, reason: 'too-large' })
     }
   }
 
@@ -342,7 +367,8 @@ export class Shipper {
 
   #acknowledged(batch: Batch): void {
     for (const [run, { state, ended }] of batch.states) {
-      run.acked = state
+      // What was given up meanwhile may reach further.
+      if (state.offset > run.acked.offset) run.acked = state
       run.chunkBytes = Math.min(MAX_DATA_BYTES, run.chunkBytes * 2)
       run.alone &&= run.chunkBytes < MAX_DATA_BYTES
       if (ended) this.#remove(run)
@@ -357,6 +383,64 @@ export class Shipper {
     this.#runs.splice(this.#runs.indexOf(run), 1)
     removeRun(this.#journal, run.record.run)
     this.#events.done(run.slot)
+  }
+
+  #held(run: Run): number {
+    return this.#slots.written(run.slot) - run.reader.start
+  }
+
+  #keepWithinMax(): void {
+    let held = this.#runs.reduce((sum, run) => sum + this.#held(run), 0)
+    const largestFirst = held > this.#journalMax ? this.#runs.toSorted((a, b) => this.#held(b) - this.#held(a)) : []
+    for (const run of largestFirst) {
+      while (held > this.#journalMax) {
+        const before = this.#held(run)
+        if (!this.#giveSegment(run)) break
+        held -= before - this.#held(run)
+        // Another one may hold the most now.
+        if (this.#held(run) < this.#held(largestFirst.at(1) ?? run)) break
+      }
+      if (held <= this.#journalMax) return
+    }
+  }
+
+  /** Gives up the run's first segment. @returns false where it is the one that is being written */
+  #giveSegment(run: Run): boolean {
+    const end = run.reader.bases()[1]
+    if (end === undefined) return false
+    const cursor = this.#cursor(run.record, run.reader, run.acked)
+    const first = [...cursor.lines.next]
+    if (cursor.offset < end) {
+      const sink = this.#chunk
+      const anew = () => {
+        sink.begin(cursor.lines.next, Number.POSITIVE_INFINITY)
+        return true
+      }
+      anew()
+      // A frame that reaches into the next segment goes whole.
+      cursor.advance(sink, Math.min(end + MAX_FRAME_BYTES, this.#slots.written(run.slot)), false, anew)
+      if (cursor.offset < end) return false
+      for (const source of [STDOUT, STDERR] as const) {
+        const count = cursor.lines.next[source] - first[source]!
+        if (count > 0) this.#lose(run, cursor, { source, from: first[source]!, count, reason: 'journal-full' })
+      }
+    }
+    run.acked = cursor.state(run.partition)
+    writeCheckpoint(run.folder, run.acked, true)
+    run.reader.dropBefore(run.acked.offset)
+    if (run.cursor.offset < run.acked.offset) this.#rewind(run)
+    return true
+  }
+
+  /** Enters lines that are given up: with the ones before them where they follow each other, so that the list stays short. */
+  #lose(run: Run, cursor: Cursor, range: LostRange): void {
+    const { source, from, count, reason } = range
+    const last = cursor.lost.findLast((lost) => lost.source === source)
+    const follows = last?.reason === reason && last.from + last.count === from
+    cursor.lost = follows
+      ? cursor.lost.map((lost) => (lost === last ? { ...lost, count: lost.count + count } : lost))
+      : [...cursor.lost, range]
+    this.#events.lost(run.record.run, range)
   }
 
   /** Writes the checkpoints that are due, or all that have changed. */

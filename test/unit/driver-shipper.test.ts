@@ -1,4 +1,5 @@
-import { appendFileSync, existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readCheckpoint, startOfRun } from '../../driver/checkpoint.ts'
 import { runFolder, segmentPath } from '../../driver/journal.ts'
@@ -41,7 +42,7 @@ class FakeProducer implements Pick<Producer, 'partitions' | 'send' | 'stop'> {
 const line = (text: string) => frame({ source: 'stdout', time: 1_000n, line: Buffer.from(text) })
 
 /** A journal with one run, and a shipper that is started and stopped as a driver is. */
-function house(journal: string) {
+function house(journal: string, journalMax = Number.POSITIVE_INFINITY) {
   const slots = new Slots()
   const record: RunRecord = createRun(journal, {
     file: '/f',
@@ -75,6 +76,7 @@ function house(journal: string) {
       const done = Promise.withResolvers<void>()
       const shipper = new Shipper({
         journal,
+        journalMax,
         topic: 'tallyman',
         slots,
         producer: producer as unknown as Producer,
@@ -195,6 +197,16 @@ describe('shipping', () => {
     expect(run.skips.reduce((a, b) => a + b)).toBe(111)
   })
 
+  it('a newline in a damaged journal does not make two lines of one', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    run.write(Buffer.concat([line('one'), line('t\nwo')]))
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(texts(kafka)).toEqual(['1 one', '2 t wo'])
+  })
+
   it('a segment that is missing costs its lines alone', async () => {
     using journal = temporaryFolder()
     const run = house(journal.path)
@@ -241,6 +253,31 @@ describe('shipping', () => {
     expect(texts(kafka)).toHaveLength(40_000)
     expect(Math.max(...batches)).toBeLessThanOrEqual(768 * 1024)
     expect(Math.max(...kafka.sent.map(({ value }) => decodeChunk(value).lines))).toBeLessThanOrEqual(8192)
+  })
+
+  it('journals that are full give their oldest lines, and say which when Kafka is back', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, 500_000)
+    const away = new FakeProducer()
+    away.hold()
+    // Segments that end inside of a frame.
+    const bytes = Buffer.concat(Array.from({ length: 1000 }, (_, i) => line(`${i + 1}`.padEnd(1000))))
+    for (let at = 0; at < bytes.length; at += 100_001) run.write(bytes.subarray(at, at + 100_001), at)
+    await run.ship(away, () => expect.poll(() => run.losses.length).toBeGreaterThan(1))
+    const kept = readCheckpoint(run.folder)!
+    const held = readdirSync(run.folder).filter((name) => name.endsWith('.segment'))
+    expect(held.reduce((sum, name) => sum + statSync(join(run.folder, name)).size, 0)).toBeLessThanOrEqual(500_000)
+
+    const back = new FakeProducer()
+    run.end()
+    await run.ship(back, (done) => done)
+    const lost = kept.lines.next[0] - 1
+    expect(lost).toBeGreaterThan(400)
+    expect(lost).toBeLessThan(700)
+    const numbers = texts(back).map((text) => text.trim().split(' '))
+    expect(numbers).toEqual(Array.from({ length: 1000 - lost }, (_, i) => [`${lost + 1 + i}`, `${lost + 1 + i}`]))
+    expect(decodeChunk(back.sent[0]!.value).lost).toEqual([{ source: 0, from: 1, count: lost, reason: 'journal-full' }])
+    expect(decodeChunk(back.sent.at(-1)!.value).end).toEqual([1000, 0])
   })
 
   it('what a broker refuses for its size arrives in smaller records, and a line that is too large alone is told as lost', async () => {
