@@ -1,0 +1,197 @@
+/** The producer, over clients that behave as kafkajs does on a bad day: what counts as sent, and what is tried again. */
+import type { Kafka, Producer as KafkaProducer, ProducerBatch, RecordMetadata } from 'kafkajs'
+import { describe, expect, it } from 'vitest'
+import { type OutgoingRecord, Producer, type ProducerLimits, RefusedError } from '../../wire/producer.ts'
+
+type Reply = (batch: ProducerBatch) => Promise<RecordMetadata[]>
+
+const record = (partition: number, topic = 'lines'): OutgoingRecord => ({
+  topic,
+  partition,
+  key: 'shop/web',
+  headers: { service: 'shop' },
+  value: Buffer.from(`to ${partition}`),
+})
+
+/** As kafkajs replies when all went well: an entry for each partition. */
+const stored: Reply = async ({ topicMessages = [] }) =>
+  topicMessages.flatMap(({ topic, messages }) =>
+    [...new Set(messages.map(({ partition }) => partition!))].map((partition) => ({
+      topicName: topic,
+      partition,
+      errorCode: 0,
+      baseOffset: '41',
+    })),
+  )
+const altered =
+  (change: (entry: RecordMetadata) => RecordMetadata[]): Reply =>
+  async (batch) =>
+    (await stored(batch)).flatMap(change)
+const failing =
+  (message: string, type?: string): Reply =>
+  () =>
+    Promise.reject(Object.assign(new Error(message), type !== undefined && { type }))
+const hanging: Reply = () => new Promise(() => {})
+
+type Topics = () => Promise<{ topics: { partitions: unknown[] }[] }>
+
+/** A producer over clients of which each replies as told, in turn, and what is seen of them from outside. */
+function producing(clients: (Reply[] | Topics)[], limits: Partial<ProducerLimits> = {}) {
+  const seen = {
+    clients: 0,
+    disconnected: 0,
+    batches: [] as ProducerBatch[],
+    failed: [] as [message: string, attempts: number][],
+    recovered: [] as number[],
+  }
+  const connect = (): Kafka => {
+    const told = clients[seen.clients++]
+    if (told === undefined) throw new Error('more clients than expected')
+    const replies = Array.isArray(told) ? [...told] : []
+    const producer: Partial<KafkaProducer> = {
+      connect: async () => {},
+      disconnect: async () => void seen.disconnected++,
+      sendBatch: (batch) => {
+        seen.batches.push(batch)
+        const reply = replies.shift()
+        return reply ? reply(batch) : Promise.reject(new Error('more batches than expected'))
+      },
+    }
+    const admin = {
+      connect: async () => {},
+      disconnect: async () => void seen.disconnected++,
+      fetchTopicMetadata: told,
+    }
+    return { producer: () => producer, admin: () => admin } as unknown as Kafka
+  }
+  const producer = new Producer(
+    connect,
+    {
+      failed: ({ message }, attempts) => void seen.failed.push([message, attempts]),
+      recovered: (attempts) => void seen.recovered.push(attempts),
+    },
+    { attemptTimeout: 60_000, backoff: 1, maxBackoff: 4, ...limits },
+  )
+  return { producer, seen }
+}
+
+describe('a send', () => {
+  it('asks for every in-sync replica, and keeps partition, key, headers and value', async () => {
+    const { producer, seen } = producing([[stored]])
+    expect(await producer.send([record(3), record(5), record(1, 'other')])).toBe(0)
+    const message = (partition: number) => {
+      const { topic: _, ...message } = record(partition)
+      return message
+    }
+    expect(seen.batches).toEqual([
+      expect.objectContaining({
+        acks: -1,
+        topicMessages: [
+          { topic: 'lines', messages: [message(3), message(5)] },
+          { topic: 'other', messages: [message(1)] },
+        ],
+      }),
+    ])
+    expect(seen).toMatchObject({ failed: [], recovered: [] })
+  })
+
+  it('keeps its client while all goes well', async () => {
+    const { producer, seen } = producing([[stored, stored, stored]])
+    for (let i = 0; i < 3; i++) await producer.send([record(i)])
+    expect(seen).toMatchObject({ clients: 1, disconnected: 0 })
+  })
+
+  it.each<[string, Reply]>([
+    ['is empty', async () => []],
+    ['leaves out one of the partitions', altered((entry) => (entry.partition === 1 ? [] : [entry]))],
+    ['is of another topic', altered((entry) => [{ ...entry, topicName: 'other' }])],
+    ['says an error', altered((entry) => [{ ...entry, errorCode: 3 }])],
+    ['says no offset', altered(({ baseOffset: _, ...entry }) => [entry])],
+    ['says offset -1', altered((entry) => [{ ...entry, baseOffset: '-1' }])],
+  ])('is no success when the reply %s', async (_, reply) => {
+    const { producer, seen } = producing([[reply], [stored]])
+    const refused = await producer.send([record(0), record(1)]).catch((error) => error)
+    expect(refused).toBeInstanceOf(RefusedError)
+    expect(refused.reason).toBe('no-partition')
+    // What the old client took for the topic's partitions must not be asked again.
+    expect(await producer.send([record(0), record(1)])).toBe(0)
+    expect(seen).toMatchObject({ clients: 2, disconnected: 1 })
+  })
+
+  it.each(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE'])(
+    'that Kafka refuses with %s is not repeated',
+    async (type) => {
+      const { producer, seen } = producing([[failing('too large', type), stored]])
+      await expect(producer.send([record(0)])).rejects.toMatchObject({ name: 'RefusedError', reason: 'too-large' })
+      await producer.send([record(0)])
+      expect(seen).toMatchObject({ clients: 1, failed: [] })
+    },
+  )
+
+  it('that failed is tried again with a new client each time, and tells so', async () => {
+    const { producer, seen } = producing([[failing('a')], [failing('b', 'NOT_LEADER_FOR_PARTITION')], [stored]])
+    expect(await producer.send([record(0)])).toBe(2)
+    expect(seen.batches).toHaveLength(3)
+    expect(seen).toMatchObject({
+      clients: 3,
+      disconnected: 2,
+      failed: [
+        ['a', 1],
+        ['b', 2],
+      ],
+      recovered: [2],
+    })
+  })
+
+  it('that hangs is given up, and its client with it', async () => {
+    const { producer, seen } = producing([[hanging], [stored]], { attemptTimeout: 10 })
+    expect(await producer.send([record(0)])).toBe(1)
+    expect(seen).toMatchObject({
+      clients: 2,
+      disconnected: 1,
+      failed: [['Kafka did not answer within 10 ms', 1]],
+      recovered: [1],
+    })
+  })
+})
+
+describe('stop', () => {
+  it.each<[string, Reply]>([
+    ['hangs', hanging],
+    ['fails', failing('no broker')],
+  ])('ends a send that %s: it rejects and does not count', async (_, reply) => {
+    // An hour until anything else would end it.
+    const { producer, seen } = producing([[reply]], { attemptTimeout: 3.6e6, backoff: 3.6e6, maxBackoff: 3.6e6 })
+    const sent = producer.send([record(0)])
+    const rejected = expect(sent).rejects.toThrow()
+    await expect.poll(() => seen.batches.length + seen.failed.length).toBeGreaterThan(0)
+    await producer.stop()
+    await rejected
+    expect(seen).toMatchObject({ clients: 1, disconnected: 1, recovered: [] })
+  })
+
+  it('ends also what comes later', async () => {
+    const { producer, seen } = producing([])
+    await producer.stop()
+    await expect(producer.send([record(0)])).rejects.toThrow('the producer was stopped')
+    await expect(producer.partitions('lines')).rejects.toThrow('the producer was stopped')
+    expect(seen.clients).toBe(0)
+  })
+})
+
+it('partitions are asked for until there are some', async () => {
+  const answering = (...counts: number[]): Topics => {
+    return async () => ({ topics: counts.map((count) => ({ partitions: Array(count) })) })
+  }
+  const { producer, seen } = producing([answering(), answering(0), () => Promise.reject(new Error('x')), answering(12)])
+  expect(await producer.partitions('lines')).toBe(12)
+  expect(seen).toMatchObject({
+    clients: 4,
+    failed: [
+      ['topic lines has no partitions', 1],
+      ['topic lines has no partitions', 2],
+      ['x', 3],
+    ],
+    recovered: [3],
+  })
+})
