@@ -3,8 +3,7 @@
  *
  * Invariants
  * - A run.json is durable before its FIFO is read, and StartLogging is answered after the FIFO is held open.
- * - Start order: every FIFO that a run.json names is opened, then we listen, then the rest is recovered. dockerd retries a
- *   StopLogging as soon as somebody listens and removes the FIFO after the answer: listening first loses what is in the pipe.
+ * - Start order: every FIFO that a run.json names is held open (fifos.ts), then we listen (main.ts), then runs are recovered.
  * - Nothing here waits for Kafka. What waits for the disk has a deadline.
  * - Bad state of one run never keeps the driver from starting: dockerd disables a plugin that dies while it boots, and a
  *   daemon whose default driver is disabled starts no container.
@@ -14,7 +13,6 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Logger } from 'pino'
-import { lockFile } from '../wire/lock.ts'
 import { readCheckpoint, type ShippingCheckpoint, startOfRun } from './checkpoint.ts'
 import { type ContainerInfo, containerName } from './container.ts'
 import { DriverError } from './errors.ts'
@@ -54,17 +52,11 @@ export class Driver {
   #byFile = new Map<string, Run>()
   #bySlot = new Map<number, Run>()
   #opening = new Map<number, (fifo: string | undefined) => void>()
-  #recovered = new Map<Run, ShippingCheckpoint>()
   #stopping = false
 
-  /**
-   * Takes the journal, for this process alone.
-   * @throws DriverError when another driver holds it
-   */
+  /** @param options whose journal is locked for this process */
   constructor(options: DriverOptions) {
     this.#options = options
-    mkdirSync(options.journal, { recursive: true })
-    lockJournal(options.journal)
     const { slots, wake } = { slots: this.#slots.memory, wake: this.#wake }
     const intake = new MessageChannel()
     const shipper = new MessageChannel()
@@ -94,39 +86,47 @@ export class Driver {
     return worker
   }
 
-  /** Opens every FIFO that an earlier driver was reading. To be awaited before anybody listens on the socket. */
-  async reopen(): Promise<void> {
+  /**
+   * Takes up the runs of an earlier driver.
+   * @param fifos those that are held open, by run
+   */
+  async recover(fifos: ReadonlyMap<string, number>): Promise<void> {
     const { journal, log } = this.#options
-    for (const id of listRuns(journal)) {
-      let record: RunRecord
-      let checkpoint: ShippingCheckpoint
-      try {
-        ;({ record, checkpoint } = this.#readRun(id))
-      } catch (error) {
-        this.#setAside(id, (error as Error).message)
-        continue
-      }
-      const slot = this.#slots.claim(journalEnd(runFolder(journal, record.run)))
-      if (slot === undefined) {
-        log.error(
-          { code: 'RUNS_EXHAUSTED', run: id },
-          'too many runs wait to be shipped; this one waits for the next start',
-        )
-        continue
-      }
-      const run: Run = { slot, record }
-      this.#bySlot.set(slot, run)
-      this.#byFile.set(record.file, run)
-      this.#recovered.set(run, checkpoint)
-    }
-    await Promise.all(this.#recovered.keys().map((run) => this.#reopenFifo(run)))
-    if (this.#recovered.size > 0) log.info({ runs: this.#recovered.size }, 'took up the runs of an earlier driver')
+    const runs = await Promise.all(listRuns(journal).map((id) => this.#takeUp(id, fifos.get(id))))
+    const count = runs.filter(Boolean).length
+    if (count > 0) log.info({ runs: count }, 'took up the runs of an earlier driver')
   }
 
-  /** Hands the runs that were reopened to shipping. To be called once the socket is listened on. */
-  recover(): void {
-    for (const [run, checkpoint] of this.#recovered) this.#ship(run, checkpoint)
-    this.#recovered.clear()
+  /** @returns whether the run is understood */
+  async #takeUp(id: string, held: number | undefined): Promise<boolean> {
+    const { journal, log } = this.#options
+    let record: RunRecord
+    let checkpoint: ShippingCheckpoint
+    try {
+      ;({ record, checkpoint } = this.#readRun(id))
+    } catch (error) {
+      this.#setAside(id, (error as Error).message)
+      return false
+    }
+    const slot = this.#slots.claim(journalEnd(runFolder(journal, record.run)))
+    if (slot === undefined) {
+      log.error(
+        { code: 'RUNS_EXHAUSTED', run: id },
+        'too many runs wait to be shipped; this one waits for the next start',
+      )
+      return false
+    }
+    const run: Run = { slot, record }
+    this.#bySlot.set(slot, run)
+    if (held === undefined) {
+      // The container ended, and dockerd took its FIFO away: what is journalled is all there is.
+      this.#slots.end(slot)
+    } else {
+      this.#byFile.set(record.file, run)
+      await this.#openFifo(run, held)
+    }
+    this.#ship(run, checkpoint)
+    return true
   }
 
   /** @throws Error saying what in the run's folder is not understood */
@@ -144,21 +144,12 @@ export class Driver {
     return { record: renamed, checkpoint: { ...startOfRun(), offset } }
   }
 
-  async #reopenFifo(run: Run): Promise<void> {
-    const reason = await this.#openFifo(run)
-    if (reason === undefined) return
-    // The container ended, and dockerd took its FIFO away: what is journalled is all there is.
-    this.#options.log.debug({ run: run.record.run, reason }, 'a run ended while no driver was there')
-    this.#slots.end(run.slot)
-    this.#ended(run)
-  }
-
   /** @returns why the FIFO can't be read, or undefined when it is held open */
-  #openFifo(run: Run): Promise<string | undefined> {
+  #openFifo(run: Run, held?: number): Promise<string | undefined> {
     const { promise, resolve } = Promise.withResolvers<string | undefined>()
     this.#opening.set(run.slot, resolve)
     const folder = runFolder(this.#options.journal, run.record.run)
-    this.#askIntake({ type: 'open', slot: run.slot, folder, file: run.record.file })
+    this.#askIntake({ type: 'open', slot: run.slot, folder, file: run.record.file, held })
     return promise
   }
 
@@ -339,15 +330,4 @@ export class Driver {
 
 function isFifo(file: string): boolean {
   return lstatSync(file, { throwIfNoEntry: false })?.isFIFO() ?? false
-}
-
-/** Two drivers on one journal would share each FIFO's bytes between them. */
-function lockJournal(journal: string): void {
-  const holder = lockFile(join(journal, 'driver.lock'))
-  if (holder !== undefined) {
-    throw new DriverError(
-      'DRIVER_RUNNING',
-      `${journal} is held by the driver with process id ${holder}; stop that one first`,
-    )
-  }
 }

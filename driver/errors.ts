@@ -19,7 +19,6 @@ export const ERRORS = {
   JOURNAL_FOREIGN: 'operator',
   JOURNAL_FULL: 'operator',
   RUNS_EXHAUSTED: 'operator',
-  DRIVER_RUNNING: 'operator',
   KAFKA_AWAY: 'time',
   KAFKA_REFUSED: 'time',
   LINE_TOO_LARGE: 'operator',

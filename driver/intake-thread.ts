@@ -3,13 +3,16 @@
  * epoll_wait and has no event loop that would deliver a message.
  */
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { FifoError, Intake } from './intake.ts'
+import { FifoError } from './fifos.ts'
+import { Intake } from './intake.ts'
 import { Slots } from './slots.ts'
 
 export type IntakeData = { slots: SharedArrayBuffer; wake: number; port: MessagePort }
 
-/** To intake. `open` is answered by `opened` with the same slot. */
-export type IntakeRequest = { type: 'open'; slot: number; folder: string; file: string } | { type: 'stop' }
+/** To intake. `open` is answered by `opened` with the same slot; `held` is the FIFO's descriptor where it is open already. */
+export type IntakeRequest =
+  | { type: 'open'; slot: number; folder: string; file: string; held: number | undefined }
+  | { type: 'stop' }
 
 /** From intake. `fifo` says why a FIFO could not be opened; it is undefined when it was. */
 export type IntakeReport =
@@ -33,7 +36,7 @@ function handle(request: IntakeRequest): void {
     return
   }
   try {
-    intake.open(request.slot, request.folder, request.file)
+    intake.open(request.slot, request.folder, request.file, request.held)
     report({ type: 'opened', slot: request.slot, fifo: undefined })
   } catch (error) {
     if (!(error instanceof FifoError)) throw error

@@ -13,7 +13,8 @@
  * The end of a stream is a splice of 0 bytes: dockerd holds its end open from before StartLogging until after the answer
  * to StopLogging, so 0 means that it has closed it, or died.
  */
-import { closeSync, constants, fstatSync, openSync, readSync, unlinkSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
+import { openFifo } from './fifos.ts'
 import { segmentPath } from './journal.ts'
 import { EAGAIN, EINTR, EIO, Epoll, setPipeSize, splice } from './kernel.ts'
 import type { Slots } from './slots.ts'
@@ -53,11 +54,6 @@ type Run = {
   busyAt: number
 }
 
-/** A FIFO that can't be taken: it is missing, or is no FIFO. */
-export class FifoError extends Error {
-  override name = 'FifoError'
-}
-
 export type IntakeEvents = {
   /** The stream is over and all of it is in the journal. */
   ended(slot: number): void
@@ -94,19 +90,11 @@ export class Intake {
   /**
    * Holds the FIFO open from here on and journals what it gives.
    * @param folder the run's, where `slots.written(slot)` bytes are journalled already
+   * @param held the FIFO's descriptor, where it is open already
    * @throws FifoError when `file` is missing or is no FIFO
    */
-  open(slot: number, folder: string, file: string): void {
-    let fifo: number
-    try {
-      fifo = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW)
-    } catch (error) {
-      throw new FifoError(`${file} can't be opened: ${(error as Error).message}`)
-    }
-    if (!fstatSync(fifo).isFIFO()) {
-      closeSync(fifo)
-      throw new FifoError(`${file} is no FIFO`)
-    }
+  open(slot: number, folder: string, file: string, held?: number): void {
+    const fifo = held ?? openFifo(file)
     const run: Run = { slot, folder, file, fifo, segment: -1, segmentBytes: 0, pipe: PIPE_DEFAULT, busyAt: 0 }
     this.#runs.set(slot, run)
     // A FIFO that has lost its writers before we came reports nothing to epoll: only a splice tells.

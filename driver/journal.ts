@@ -23,6 +23,13 @@ import {
   unlinkSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { lockFile } from '../wire/lock.ts'
+
+/**
+ * Takes the journal for this process: two drivers on one would share each FIFO's bytes between them.
+ * @returns undefined, or the process id of who holds it
+ */
+export const lockJournal = (journal: string): string | undefined => lockFile(join(journal, 'driver.lock'))
 
 const SUFFIX = '.segment'
 const REMOVED = '.removed-'

@@ -1,13 +1,16 @@
-/** The plugin's process: settings, the driver, and the socket that dockerd talks to. */
-import { rmSync } from 'node:fs'
-import { hostname } from 'node:os'
+/**
+ * The plugin's process. What dockerd waits for comes first, and the libraries after it.
+ *
+ * dockerd dials the socket of a plugin that it restarted after 0.5 s, and then at most three times more, 3 s apart. While it
+ * sleeps it sees no further crash, and after the last refusal it disables the plugin (moby plugin/manager_linux.go,
+ * pluginPostStart). So the FIFOs are held and the socket is listened on within some dozen ms, on a busy machine too;
+ * requests wait for their handler here.
+ */
+import { mkdirSync, rmSync } from 'node:fs'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { parseArgs } from 'node:util'
-import pino from 'pino'
-import { readSettings, SettingsError } from '../wire/settings.ts'
-import { Driver } from './driver.ts'
-import { DriverError } from './errors.ts'
-import { pluginApi } from './plugin-api.ts'
-import { type Settings, settingsSchema } from './settings.ts'
+import { holdFifos } from './fifos.ts'
+import { lockJournal } from './journal.ts'
 
 const { values: paths } = parseArgs({
   options: {
@@ -16,40 +19,24 @@ const { values: paths } = parseArgs({
   },
 })
 
-function settingsOrExit(): Settings {
-  try {
-    return readSettings(settingsSchema, process.env)
-  } catch (error) {
-    if (!(error instanceof SettingsError)) throw error
-    process.stderr.write(`tallyman: ${error.message}\nmend them with: docker plugin set tallyman NAME=VALUE\n`)
-    process.exit(78)
-  }
-}
-
-const settings = settingsOrExit()
-const log = pino({ level: settings.LOG_LEVEL, base: { thread: 'main' } })
-
-try {
-  const driver = new Driver({ journal: paths.journal, host: hostname(), settings, log })
-  await driver.reopen()
-  const api = pluginApi(driver, log)
-  // A driver that was killed leaves its socket file, and listening on it would fail.
-  rmSync(paths.socket, { force: true })
-  await api.listen({ path: paths.socket })
-  driver.recover()
-  log.info(
-    { brokers: settings.KAFKA_BROKERS, topic: settings.KAFKA_TOPIC, journal: paths.journal },
-    'tallyman driver is up',
+mkdirSync(paths.journal, { recursive: true })
+const holder = lockJournal(paths.journal)
+if (holder !== undefined) {
+  process.stderr.write(
+    `tallyman: ${paths.journal} is held by the driver with process id ${holder}; stop that one first\n`,
   )
-
-  const stop = async (signal: string): Promise<void> => {
-    log.info({ signal }, 'stopping; what is not shipped yet stays in the journal and in the pipes')
-    await Promise.all([api.close(), driver.stop()])
-    process.exit(0)
-  }
-  process.once('SIGTERM', stop)
-  process.once('SIGINT', stop)
-} catch (error) {
-  log.fatal({ err: error, code: error instanceof DriverError ? error.code : undefined }, 'the driver could not start')
   process.exit(1)
 }
+const fifos = holdFifos(paths.journal)
+
+const early: [IncomingMessage, ServerResponse][] = []
+const hold = (request: IncomingMessage, response: ServerResponse): void => void early.push([request, response])
+const server = createServer({ keepAliveTimeout: 1 }, hold)
+// A driver that was killed leaves its socket file, and listening on it would fail.
+rmSync(paths.socket, { force: true })
+server.listen(paths.socket)
+
+const { start } = await import('./start.ts')
+await start({ ...paths, fifos, server })
+server.off('request', hold)
+for (const [request, response] of early) server.emit('request', request, response)

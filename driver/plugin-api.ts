@@ -7,6 +7,7 @@
  * - StopLogging is always answered without an error: any error leaks dockerd's descriptor and keeps the plugin in use.
  * - Connections are closed after each answer: an idle one races with dockerd's pool when the plugin restarts.
  */
+import type { Server } from 'node:http'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { z } from 'zod'
@@ -45,9 +46,13 @@ function parse<T>(schema: z.ZodType<T>, body: unknown, endpoint: string): T {
   )
 }
 
-/** The server, not yet listening. */
-export function pluginApi(driver: LogDriver, log: Logger): FastifyInstance {
-  const api = Fastify({ bodyLimit: BODY_LIMIT, forceCloseConnections: true, keepAliveTimeout: 1 })
+/** The API, to be answered on `server` once it is ready. */
+export function pluginApi(driver: LogDriver, log: Logger, server: Server): FastifyInstance {
+  const api = Fastify({
+    bodyLimit: BODY_LIMIT,
+    forceCloseConnections: true,
+    serverFactory: (handler) => server.on('request', handler),
+  })
   api.removeAllContentTypeParsers()
   api.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body))
   api.addHook('onRequest', async (_request, reply) => {

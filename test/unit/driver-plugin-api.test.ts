@@ -1,3 +1,4 @@
+import { createServer } from 'node:http'
 import fc from 'fast-check'
 import pino from 'pino'
 import { describe, expect, it } from 'vitest'
@@ -17,6 +18,7 @@ function house() {
       stopLogging: (file) => stopped.push(file),
     },
     pino({ level: 'silent' }),
+    createServer(),
   )
   const post = async (url: string, body?: string | Uint8Array, headers: Record<string, string> = {}) => {
     const answer = await api.inject({

@@ -1,0 +1,47 @@
+/** Starts the driver behind a socket that is listened on already: settings, threads, plugin API, and how it ends. */
+import type { Server } from 'node:http'
+import { hostname } from 'node:os'
+import pino from 'pino'
+import { readSettings, SettingsError } from '../wire/settings.ts'
+import { Driver } from './driver.ts'
+import { pluginApi } from './plugin-api.ts'
+import { type Settings, settingsSchema } from './settings.ts'
+
+export type StartOptions = {
+  journal: string
+  /** FIFOs that are held open, by run. */
+  fifos: ReadonlyMap<string, number>
+  server: Server
+}
+
+/** EX_CONFIG of sysexits.h. */
+const EXIT_SETTINGS = 78
+
+function settingsOrExit(): Settings {
+  try {
+    return readSettings(settingsSchema, process.env)
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error
+    process.stderr.write(`tallyman: ${error.message}\nmend them with: docker plugin set tallyman NAME=VALUE\n`)
+    process.exit(EXIT_SETTINGS)
+  }
+}
+
+/** Resolves once requests are answered. A mistake in the settings ends the process, with words on stderr. */
+export async function start({ journal, fifos, server }: StartOptions): Promise<void> {
+  const settings = settingsOrExit()
+  const log = pino({ level: settings.LOG_LEVEL, base: { thread: 'main' } })
+  const driver = new Driver({ journal, host: hostname(), settings, log })
+  await driver.recover(fifos)
+  const api = pluginApi(driver, log, server)
+  await api.ready()
+  log.info({ brokers: settings.KAFKA_BROKERS, topic: settings.KAFKA_TOPIC, journal }, 'tallyman driver is up')
+
+  const stop = async (signal: string): Promise<void> => {
+    log.info({ signal }, 'stopping; what is not shipped yet stays in the journal and in the pipes')
+    await Promise.all([api.close(), driver.stop()])
+    process.exit(0)
+  }
+  process.once('SIGTERM', stop)
+  process.once('SIGINT', stop)
+}
