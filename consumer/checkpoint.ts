@@ -77,7 +77,8 @@ function replay(bytes: Buffer, state: State): number {
   while (at + HEADER_BYTES <= bytes.length) {
     const length = bytes.readUInt32LE(at)
     const body = bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length)
-    if (body.length < length || crc32(body) !== bytes.readUInt32LE(at + 4)) break
+    // Zeros, as a file system may leave them behind the end, are an empty payload with the right CRC.
+    if (length === 0 || body.length < length || crc32(body) !== bytes.readUInt32LE(at + 4)) break
     const delta = payload.parse(decode(body))
     apply(state.partitions, delta.partitions)
     apply(state.files, delta.files)
@@ -140,7 +141,8 @@ export class Checkpoint {
   /** Appends what has changed, durable when this returns. */
   append(delta: Delta): void {
     const bytes = entry(delta)
-    writeSync(this.#fd, bytes, 0, bytes.length, this.#length)
+    // A disk that is nearly full takes a part and says so by the count alone.
+    for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at, bytes.length - at, this.#length + at)
     fdatasyncSync(this.#fd)
     this.#length += bytes.length
     apply(this.state.partitions, delta.partitions)

@@ -1,5 +1,5 @@
 /** Files that are there whole or not at all, whatever is killed or loses power meanwhile. */
-import { closeSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 export function syncFolder(path: string): void {
@@ -19,7 +19,7 @@ export function replaceFile(path: string, bytes: Uint8Array, durable: boolean): 
   const aside = `${path}.new`
   const fd = openSync(aside, 'w', 0o600)
   try {
-    writeSync(fd, bytes)
+    writeFileSync(fd, bytes)
     if (durable) fsyncSync(fd)
   } finally {
     closeSync(fd)

@@ -1,0 +1,129 @@
+import { appendFileSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { Checkpoint, type Delta, type State } from '../../consumer/checkpoint.ts'
+import { temporaryFolder } from '../support/folder.ts'
+
+const run = (high: number): Delta['runs'][0] => [
+  'ab'.repeat(16),
+  {
+    sources: [
+      { high, holes: [[1, 2]] },
+      { high: 0, holes: [] },
+    ],
+    ended: false,
+  },
+]
+
+const delta = (n: number): Delta => ({
+  partitions: [[3, { next: n, tenure: 1 }]],
+  files: [['shop/web/2026-11-23.log', { partition: 3, length: 100 * n }]],
+  runs: [run(n)],
+})
+
+/** What the file at `path` says to a consumer that starts. */
+function reread(path: string): State {
+  const checkpoint = new Checkpoint(path)
+  checkpoint.close()
+  return checkpoint.state
+}
+
+/** A checkpoint with two entries; the offset at which the second begins. */
+function twoEntries(path: string): number {
+  const checkpoint = new Checkpoint(path)
+  checkpoint.append(delta(1))
+  const { size } = statSync(path)
+  checkpoint.append(delta(2))
+  checkpoint.close()
+  return size
+}
+
+describe('the checkpoint', () => {
+  it('says after a restart what was appended, and nothing of what was forgotten', () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, 'checkpoint')
+    const checkpoint = new Checkpoint(path)
+    checkpoint.append(delta(1))
+    checkpoint.append({
+      partitions: [],
+      files: [['old.log', { partition: 1, length: 5 }]],
+      runs: [['gone', run(9)[1]]],
+    })
+    checkpoint.append({ partitions: [], files: [['old.log', undefined]], runs: [['gone', undefined]] })
+    checkpoint.close()
+    const { partitions, files, runs } = reread(path)
+    expect([...partitions]).toEqual(delta(1).partitions)
+    expect([...files]).toEqual(delta(1).files)
+    expect([...runs]).toEqual(delta(1).runs)
+  })
+
+  it('torn at any byte of its last entry, it is the one before, and can be appended to', () => {
+    using folder = temporaryFolder()
+    const whole = join(folder.path, 'whole')
+    const begin = twoEntries(whole)
+    const bytes = readFileSync(whole)
+    for (let length = begin; length < bytes.length; length++) {
+      const path = join(folder.path, 'torn')
+      writeFileSync(path, bytes.subarray(0, length))
+      const checkpoint = new Checkpoint(path)
+      expect([...checkpoint.state.partitions], `torn at ${length}`).toEqual(delta(1).partitions)
+      checkpoint.append(delta(3))
+      checkpoint.close()
+      expect([...reread(path).files]).toEqual(delta(3).files)
+    }
+  })
+
+  it('with any byte of its last entry changed, it is the one before', () => {
+    using folder = temporaryFolder()
+    const whole = join(folder.path, 'whole')
+    const begin = twoEntries(whole)
+    const bytes = readFileSync(whole)
+    for (let at = begin; at < bytes.length; at++) {
+      const path = join(folder.path, 'changed')
+      const changed = Buffer.from(bytes)
+      changed[at]! ^= 0x55
+      writeFileSync(path, changed)
+      expect([...reread(path).runs], `changed at ${at}`).toEqual(delta(1).runs)
+    }
+  })
+
+  it('with zeros behind its end, as a loss of power leaves them, it is whole', () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, 'checkpoint')
+    twoEntries(path)
+    appendFileSync(path, Buffer.alloc(4096))
+    expect([...reread(path).partitions]).toEqual(delta(2).partitions)
+  })
+
+  it.each([
+    ['empty', '', /no checkpoint of tallyman/],
+    ['of somebody else', 'PK\x03\x04 what is this', /no checkpoint of tallyman/],
+    ['of a newer version', 'tallyman checkpoint 2\nwhatever', /another version of tallyman/],
+  ])('that is %s is refused and left as it is', (_, content, message) => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, 'checkpoint')
+    writeFileSync(path, content)
+    expect(() => new Checkpoint(path)).toThrow(message)
+    expect(readFileSync(path, 'utf8')).toBe(content)
+  })
+
+  it('does not grow with the number of entries', () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, 'checkpoint')
+    const checkpoint = new Checkpoint(path)
+    const wide: Delta['files'] = Array.from({ length: 10_000 }, (_, i) => [
+      `service-${i}/${'m'.repeat(60)}/2026-11-23.log`,
+      { partition: 1, length: i },
+    ])
+    let largest = 0
+    for (let n = 1; n <= 30; n++) {
+      checkpoint.append({ ...delta(n), files: wide })
+      largest = Math.max(largest, statSync(path).size)
+    }
+    checkpoint.close()
+    expect(largest).toBeLessThan(10 * 1024 * 1024)
+    const { partitions, files } = reread(path)
+    expect([...partitions]).toEqual(delta(30).partitions)
+    expect(files.size).toBe(10_000)
+  })
+})
