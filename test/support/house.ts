@@ -16,7 +16,7 @@ import { Consumer } from './consumer.ts'
 import { Container, type ContainerOptions } from './container.ts'
 import { BASE_IMAGE, imageOf, lockEngine, removeContainers } from './engine.ts'
 import { Kafka } from './kafka.ts'
-import { compareModule, expectedSize, sizeOf } from './oracle.ts'
+import { compareModule, difference, expectedSize, sizeOf } from './oracle.ts'
 import { Plugin } from './plugin.ts'
 import type { Printed } from './printed.ts'
 import { until } from './until.ts'
@@ -55,6 +55,7 @@ export class House {
   readonly plugin: Plugin
   readonly consumer: Consumer
   #residents: Resident[] = []
+  #created = 0
   #disposables: AsyncDisposableStack
 
   constructor(
@@ -77,7 +78,7 @@ export class House {
 
   /** Creates a container that prints something known. `landed` expects its lines once it is created. */
   async create(options: RunOptions): Promise<Container> {
-    const name = options.name ?? `${this.id}-${this.#residents.length + 1}`
+    const name = options.name ?? `${this.id}-${++this.#created}`
     const service = options.service ?? this.id
     const module = options.module ?? name
     const container = await Container.create(join(this.folder, 'in', name), {
@@ -126,7 +127,8 @@ export class House {
     for (const { folder, expected } of this.#folders(containers)) {
       const size = expectedSize(expected)
       await until(
-        () => `${folder} holds ${sizeOf(folder)} of ${size} bytes. The consumer said:\n${this.consumer.lastWords}`,
+        () =>
+          `${folder} holds ${sizeOf(folder)} of ${size} bytes; ${difference(folder, expected)}. The consumer said:\n${this.consumer.lastWords}`,
         () => sizeOf(folder) >= size,
       )
       compareModule(folder, expected)

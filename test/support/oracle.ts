@@ -73,7 +73,7 @@ export function compare(content: Buffer, expected: Expected[]): void {
     if (
       content.compare(side.bytes, side.at, Math.min(side.at + length, side.bytes.length), nameEnd + 1, end + 1) !== 0
     ) {
-      throw new Error(difference(name, side, content.subarray(nameEnd + 1, end)))
+      throw new Error(wrongLine(name, side, content.subarray(nameEnd + 1, end)))
     }
     side.at += length
     side.number++
@@ -84,7 +84,7 @@ export function compare(content: Buffer, expected: Expected[]): void {
   }
 }
 
-function difference(name: string, side: Side, got: Buffer): string {
+function wrongLine(name: string, side: Side, got: Buffer): string {
   const rest = side.bytes.subarray(side.at)
   const wanted = rest.subarray(0, Math.max(0, rest.indexOf(NEWLINE)))
   const line = Buffer.concat([got, Buffer.from('\n')])
@@ -98,4 +98,14 @@ function difference(name: string, side: Side, got: Buffer): string {
 /** Compares all of a module's files. @throws Error saying where the first difference is */
 export function compareModule(folder: string, expected: Expected[]): void {
   compare(Buffer.concat(dayFiles(folder).map((file) => readFileSync(file))), expected)
+}
+
+/** Where the first difference is. */
+export function difference(folder: string, expected: Expected[]): string {
+  try {
+    compareModule(folder, expected)
+  } catch (error) {
+    return (error as Error).message
+  }
+  return 'nothing differs'
 }

@@ -70,7 +70,8 @@ export class Plugin {
 
   async disable(): Promise<void> {
     const { Enabled } = await docker.getPlugin(this.name, undefined).inspect()
-    if (Enabled) await docker.getPlugin(this.name, undefined).disable({ force: true })
+    // Not by dockerode: its disable() leaves the query out of the path, and with it `force`.
+    if (Enabled) await command('docker', 'plugin', 'disable', '--force', this.name)
   }
 
   async enable(): Promise<void> {
@@ -104,10 +105,10 @@ export class Plugin {
   /** Whether all that the journal holds is acknowledged by Kafka. */
   get shipped(): boolean {
     if (!existsSync(runsFolder(this.journal))) return true
-    return readdirSync(runsFolder(this.journal))
-      .filter((run) => !run.startsWith('.'))
-      .every((run) => {
-        const folder = runFolder(this.journal, run)
+    return readdirSync(runsFolder(this.journal), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'))
+      .every(({ name }) => {
+        const folder = runFolder(this.journal, name)
         try {
           return (readCheckpoint(folder)?.offset ?? 0) >= journalEnd(folder)
         } catch {

@@ -1,0 +1,141 @@
+/** Parts of the way are killed, stopped, disabled and away, while containers write: nothing is lost, nothing stands twice. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { AWAITING_GO, type Container, paced } from '../support/container.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { dayFiles, sizeOf } from '../support/oracle.ts'
+import { numberedLines, printed } from '../support/printed.ts'
+import { until } from '../support/until.ts'
+import { zoneAtNoon } from '../support/zones.ts'
+
+const LINE_BYTES = 105
+/** A container that writes at this rate is not done before it is disturbed. */
+const PER_SECOND = 60_000
+
+let house: House
+beforeAll(async () => {
+  house = await startHouse('crash', { consumer: { TZ_FILES: zoneAtNoon() } })
+})
+afterAll(() => house?.[Symbol.asyncDispose]())
+
+/** Waits until this part of a container's lines is in its file. */
+async function landedInPart(container: Container, part: number): Promise<void> {
+  const size = house.expectedSize(container) * part
+  await until(`${part} of the lines land`, () => sizeOf(house.folderOf(container)) >= size)
+}
+
+/** Does something at each of `times` points of a container's output, while it writes. */
+async function disturb(container: Container, times: number, doing: () => Promise<void>): Promise<void> {
+  for (let i = 1; i <= times; i++) {
+    await landedInPart(container, i / (times + 1))
+    await doing()
+  }
+}
+
+it('the plugin is killed again and again while a container writes flat out', async () => {
+  const flatOut = await house.create({ print: printed(numberedLines(800_000, LINE_BYTES)) })
+  const both = await house.create({
+    print: printed(numberedLines(150_000, LINE_BYTES), numberedLines(150_000, LINE_BYTES)),
+    command: paced(PER_SECOND),
+  })
+  await Promise.all([flatOut.start(), both.start()])
+  const pids = new Set([house.plugin.pid])
+  await disturb(both, 5, async () => {
+    house.plugin.kill()
+    await house.plugin.answers()
+    pids.add(house.plugin.pid)
+  })
+  await house.landed(flatOut, both)
+  expect(pids.size).toBe(6)
+})
+
+it('containers that end while the plugin is dead', async () => {
+  const containers = await Promise.all(
+    Array.from({ length: 8 }, () =>
+      house.run({ print: printed(numberedLines(300, LINE_BYTES)), command: AWAITING_GO }),
+    ),
+  )
+  await Promise.all(containers.map((container) => landedInPart(container, 0.9)))
+  house.plugin.kill()
+  for (const container of containers) container.go()
+  await Promise.all(containers.map((container) => container.ended()))
+  await house.landed(...containers)
+})
+
+it('the plugin is disabled and enabled while containers run on', async () => {
+  const container = await house.run({ print: printed(numberedLines(200_000, LINE_BYTES)), command: paced(PER_SECOND) })
+  const { StartedAt } = (await container.inspect()).State
+  await disturb(container, 2, async () => {
+    await house.plugin.disable()
+    await house.plugin.enable()
+  })
+  expect(await container.ended()).toBe(0)
+  expect((await container.inspect()).State.StartedAt).toBe(StartedAt)
+  await house.landed(container)
+})
+
+it('the consumer is killed again and again while it writes, and somebody tails the file', async () => {
+  const container = await house.run({
+    print: printed(numberedLines(250_000, LINE_BYTES), numberedLines(250_000, LINE_BYTES)),
+    command: paced(2 * PER_SECOND),
+  })
+  const [file] = await until('the file is there', () => {
+    const files = dayFiles(house.folderOf(container))
+    return files.length > 0 && files
+  })
+  const tailed = join(house.folder, 'tailed')
+  const output = openSync(tailed, 'w')
+  const tail = spawn('tail', ['-n', '+1', '-f', file!], { stdio: ['ignore', output, 'ignore'] })
+  closeSync(output)
+  const gone = once(tail, 'exit')
+  try {
+    await disturb(container, 6, async () => {
+      await house.consumer.kill()
+      await house.consumer.start()
+    })
+    await house.landed(container)
+    expect(dayFiles(house.folderOf(container))).toEqual([file])
+    await until('tail has shown all', () => statSync(tailed).size >= statSync(file!).size)
+  } finally {
+    tail.kill()
+    await gone
+  }
+  expect(readFileSync(tailed).equals(readFileSync(file!))).toBe(true)
+})
+
+it('Kafka goes in mid flow and comes back; meanwhile containers start, run and stop as ever', async () => {
+  const writing = await house.run({ print: printed(numberedLines(400_000, LINE_BYTES)), command: paced(PER_SECOND) })
+  const lasting = await house.run({
+    print: printed('a line before it is stopped\n'),
+    command: ['sh', '-c', 'cat /in/stdout; exec sleep 600'],
+  })
+  await landedInPart(writing, 0.2)
+  await house.kafka.stop()
+
+  const begun = performance.now()
+  const started = await house.run({ print: printed(numberedLines(1000, LINE_BYTES)) })
+  expect(await started.ended()).toBe(0)
+  await started.inspect()
+  expect(performance.now() - begun).toBeLessThan(5000)
+  expect(await lasting.stop(1)).toBeLessThan(3)
+  expect(await writing.ended()).toBe(0)
+
+  await house.kafka.start()
+  await house.landed(writing, lasting, started)
+})
+
+it('the consumer is ended in good order while it writes, and started again', async () => {
+  const container = await house.run({ print: printed(numberedLines(200_000, LINE_BYTES)), command: paced(PER_SECOND) })
+  await disturb(container, 2, async () => {
+    expect(await house.consumer.stop()).toBe(0)
+    await house.consumer.start()
+  })
+  await house.landed(container)
+})
+
+it('and when all has come to rest, nothing stands twice', async () => {
+  await house.settled()
+})

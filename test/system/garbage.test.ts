@@ -1,0 +1,198 @@
+/** Input that nobody should send: each gets a clear answer or is set aside, and everything else goes on. */
+import { randomBytes, randomUUID } from 'node:crypto'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { request } from 'node:http'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { ChunkEncoder } from '../../wire/chunk.ts'
+import { chunkOf } from '../support/chunk.ts'
+import { command } from '../support/engine.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { frame } from '../support/log-entry.ts'
+import { compareModule, dayFiles } from '../support/oracle.ts'
+import { printed } from '../support/printed.ts'
+import { until } from '../support/until.ts'
+
+/** Where the plugin sees its journal. */
+const JOURNAL = '/run/docker/logging'
+
+let house: House
+beforeAll(async () => {
+  house = await startHouse('garbage')
+})
+afterAll(() => house?.[Symbol.asyncDispose]())
+
+/** A request to StartLogging, as dockerd words it. */
+const start = (file: string, logOpts: Record<string, string> = {}) =>
+  JSON.stringify({
+    File: file,
+    Info: {
+      Config: { service: 'garbage', module: 'fifo', ...logOpts },
+      ContainerID: 'c0ffee'.repeat(10),
+      ContainerName: '/by-hand',
+      ContainerImageName: 'image',
+      ContainerEnv: null,
+      ContainerLabels: null,
+      DaemonName: 'docker',
+    },
+  })
+
+describe('the plugin’s socket', () => {
+  afterEach(async () => {
+    const container = await house.run({ print: printed('still here\n') })
+    await house.landed(container)
+  })
+
+  it.each([
+    ['no body', ''],
+    ['bytes that are no JSON', Buffer.from([0xff, 0x00, 0x7b, 0x0a])],
+    ['half of a JSON', '{"File": "/run/docker/'],
+    ['null', 'null'],
+    ['a list', '[]'],
+    ['a File that is a number', '{"File": 7, "Info": {}}'],
+    ['no File', '{"Info": {"Config": {}}}'],
+    ['no Info', `{"File": "${JOURNAL}/x"}`],
+    ['a Config that is a list', `{"File": "${JOURNAL}/x", "Info": {"Config": ["service"]}}`],
+    ['a million brackets', '['.repeat(1_000_000)],
+  ])('StartLogging with %s is refused in words', async (_, body) => {
+    const { status, body: answer } = await house.plugin.post('LogDriver.StartLogging', body)
+    expect(status).toBeGreaterThanOrEqual(400)
+    expect(answer.Err).toMatch(/StartLogging/)
+  })
+
+  it.each([
+    ['is missing', `${JOURNAL}/nobody-made-this`],
+    ['is a folder', JOURNAL],
+    ['is a plain file', `${JOURNAL}/plain`],
+    ['is a file of the plugin’s own', '/driver/main.js'],
+    ['leads out of the folder of FIFOs', `${JOURNAL}/../../../etc`],
+  ])('StartLogging with a File that %s is refused in words', async (_, file) => {
+    const plain = join(house.plugin.journal, 'plain')
+    writeFileSync(plain, 'keep me')
+    const { status, body } = await house.plugin.post('LogDriver.StartLogging', start(file))
+    expect(status).toBeGreaterThanOrEqual(400)
+    expect(body.Err).toMatch(/FIFO/)
+    expect(readFileSync(plain, 'utf8')).toBe('keep me')
+  })
+
+  it.each([
+    ['no body', ''],
+    ['no JSON', 'garbage'],
+    ['a File that is a number', '{"File": 7}'],
+    ['a File that nobody started', `{"File": "${JOURNAL}/nobody-started-this"}`],
+  ])('StopLogging with %s is answered without an error, or dockerd would keep the plugin in use', async (_, body) => {
+    expect(await house.plugin.post('LogDriver.StopLogging', body)).toEqual({ status: 200, body: { Err: '' } })
+  })
+
+  it('an endpoint that is none is answered with 404 and words', async () => {
+    const { status, body } = await house.plugin.post('LogDriver.Nonsense', '{}')
+    expect(status).toBe(404)
+    expect(body.Err).toMatch(/Nonsense/)
+  })
+
+  it('a client that goes away in the middle of its request', async () => {
+    const asking = request({ socketPath: house.plugin.socket, path: '/LogDriver.StartLogging', method: 'POST' })
+    const failed = new Promise((resolve) => asking.once('error', resolve))
+    asking.setHeader('Content-Length', 1_000_000)
+    asking.write('{"File"', () => asking.destroy(new Error('gone')))
+    expect(await failed).toMatchObject({ message: 'gone' })
+  })
+})
+
+it('a FIFO with garbage between its frames: the lines around it land', async () => {
+  const name = `by-hand-${randomBytes(4).toString('hex')}`
+  const fifo = join(house.plugin.journal, name)
+  await command('mkfifo', fifo)
+  const writer = openSync(fifo, 'r+')
+  expect((await house.plugin.post('LogDriver.StartLogging', start(`${JOURNAL}/${name}`))).body).toEqual({ Err: '' })
+  const time = BigInt(Date.now()) * 1_000_000n
+  const line = (text: string) => frame({ source: 'stdout', time, line: Buffer.from(text) })
+  const tooLong = Buffer.from([0xff, 0xff, 0xff, 0xff])
+  for (const bytes of [line('before'), randomBytes(3000), line('between'), tooLong, randomBytes(10), line('after')]) {
+    writeSync(writer, bytes)
+  }
+  await house.plugin.post('LogDriver.StopLogging', JSON.stringify({ File: `${JOURNAL}/${name}` }))
+  closeSync(writer)
+  const folder = join(house.root, 'garbage', 'fifo')
+  const texts = await until('the last line lands', () => {
+    const lines = dayFiles(folder).flatMap((file) => readFileSync(file, 'utf8').trimEnd().split('\n'))
+    return lines.at(-1)?.endsWith(' after') && lines.map((text) => text.slice(25))
+  })
+  expect(texts).toEqual(['by-hand before', 'by-hand between', 'by-hand after'])
+  await until('the FIFO is gone', () => !existsSync(fifo))
+})
+
+it('a journal with foreign files in it: the driver starts, and says where it put them', async () => {
+  const runs = join(house.plugin.journal, 'runs')
+  await house.plugin.disable()
+  const foreign = randomUUID()
+  mkdirSync(join(runs, foreign), { recursive: true })
+  writeFileSync(join(runs, foreign, 'run.json'), '{"v": 1, "file": ')
+  mkdirSync(join(runs, 'not-a-run'))
+  writeFileSync(join(runs, 'not-a-run', '0000000000000000.segment'), randomBytes(1000))
+  writeFileSync(join(runs, 'a-file'), 'neither')
+  await house.plugin.enable()
+  await house.plugin.answers()
+  const container = await house.run({ print: printed('after the foreign files\n') })
+  await house.landed(container)
+  const aside = readdirSync(join(house.plugin.journal, 'set-aside'))
+  expect(aside.some((name) => name.startsWith(foreign))).toBe(true)
+  expect(aside.some((name) => name.startsWith('not-a-run'))).toBe(true)
+})
+
+it('records that are no chunks: each is kept as a dead letter, and the next one is processed', async () => {
+  const valid = (text: string) =>
+    new ChunkEncoder()
+      .encode(
+        chunkOf({
+          run: randomBytes(16).toString('hex'),
+          service: 'after',
+          module: 'garbage',
+          host: 'h',
+          container: { id: 'i', name: 'c', image: 'g' },
+          attrs: {},
+          first: [1, 1],
+          lines: [{ source: 'stdout', number: 1, time: `${Date.now()}000000`, text }],
+          end: [1, 0],
+        }),
+      )
+      .slice()
+  const inflated = Buffer.from(valid('version 2'))
+  inflated[inflated.indexOf('\xa1v', 0, 'latin1') + 2] = 2
+  const garbage = [Buffer.from('not MessagePack'), Buffer.alloc(0), randomBytes(100_000), inflated]
+  const records = [...garbage, valid('the next one')].map((value) => ({ partition: 1, key: 'garbage', value }))
+  await house.kafka.produce(house.topic, records)
+  const folder = join(house.root, 'after', 'garbage')
+  await until('the next one lands', () => dayFiles(folder).length > 0)
+  await until('it is whole', () => {
+    compareModule(folder, [{ container: 'c', printed: printed('the next one\n') }])
+    return true
+  })
+  const letters = join(house.root, '.tallyman', 'dead-letters')
+  const about = readdirSync(letters)
+    .filter((name) => name.endsWith('.json'))
+    .map((name) => JSON.parse(readFileSync(join(letters, name), 'utf8')))
+  expect(about).toHaveLength(garbage.length)
+  for (const letter of about) {
+    expect(letter).toMatchObject({ topic: house.topic, partition: 1, offset: expect.any(String) })
+    expect(letter.reason).toMatch(/^(not-msgpack|unknown-version|invalid-chunk)$/)
+    expect(letter.message).not.toBe('')
+  }
+  const kept = readdirSync(letters)
+    .filter((name) => name.endsWith('.value'))
+    .map((name) => readFileSync(join(letters, name)))
+  for (const bytes of garbage) expect(kept.some((value) => value.equals(bytes))).toBe(true)
+})
+
+it('and when all has come to rest, nothing stands twice', async () => {
+  await house.settled()
+})
