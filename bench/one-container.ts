@@ -47,9 +47,7 @@ type Run = Usage<Process> & {
 export const oneContainer: Row = {
   async measure(tell) {
     tell('starting Kafka, consumer and plugin')
-    // As in the consumer's image.
-    const program = [join(repo, 'dist/node'), join(repo, 'dist/consumer/main.js')] as const
-    await using house = await startHouse('bench', { program })
+    await using house = await startHouse('bench', { program: await imagesProgram() })
     const lines = printed(accessLog(LINES, LINE_BYTES))
     const input = join(house.folder, 'lines')
     mkdirSync(input)
@@ -65,6 +63,14 @@ export const oneContainer: Row = {
     }
     return { table: tableOf(runs), figures: figuresOf(runs) }
   },
+}
+
+/** What the consumer's image runs, flags of Node's included, on this host. */
+async function imagesProgram(): Promise<[string, ...string[]]> {
+  const { Entrypoint } = (await docker.getImage('tallyman-consumer').inspect()).Config
+  const [, ...args] = Entrypoint as string[]
+  const [main] = args.splice(-1)
+  return [join(repo, 'dist/node'), ...args, join(repo, 'dist', main!)]
 }
 
 const lastLineText = ({ lastLine }: Run): string =>

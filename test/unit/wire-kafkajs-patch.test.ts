@@ -1,10 +1,15 @@
 /** What patches/ does to kafkajs, without which nothing here fails but the figures: CPU while idle, and while sending. */
 import { createRequire } from 'node:module'
 import { describe, expect, it } from 'vitest'
+import { ZSTD } from '../../wire/kafka.ts'
 
 const require = createRequire(import.meta.url)
 const RequestQueue = require('kafkajs/src/network/requestQueue')
 const Encoder = require('kafkajs/src/protocol/encoder')
+const Decoder = require('kafkajs/src/protocol/decoder')
+const Record = require('kafkajs/src/protocol/recordBatch/record/v0')
+const { RecordBatch } = require('kafkajs/src/protocol/recordBatch/v0')
+const decodeBatch = require('kafkajs/src/protocol/recordBatch/v0/decoder')
 
 const silent = { namespace: () => silent, debug: () => {}, warn: () => {} }
 const queue = () =>
@@ -32,11 +37,28 @@ describe('kafkajs, patched', () => {
     throttled.destroy()
   })
 
-  it('a large encoder gives its buffer back when it is told to', () => {
-    const large = new Encoder()
-    large.writeBufferInternal(Buffer.alloc(100_000))
-    const { buffer } = large.buf
-    large.release()
+  it('an encoder that was written into another gives its buffer back', () => {
+    const inner = new Encoder()
+    inner.writeBufferInternal(Buffer.alloc(100_000, 1))
+    const { buffer } = inner.buf
+    const outer = new Encoder().writeEncoder(inner)
     expect(buffer.detached).toBe(true)
+    expect(outer.buffer.equals(Buffer.alloc(100_000, 1))).toBe(true)
+  })
+
+  it('of a record batch nothing is held but the batch', async () => {
+    const values = [Buffer.alloc(200_000, 'a line '), Buffer.from('a small one')]
+    const records = values.map((value) => Record({ key: Buffer.from('k'), value }))
+    const batch = await RecordBatch({ compression: ZSTD, records, lastOffsetDelta: 1 })
+    expect(records.map((record) => record.buf.buffer.detached)).toEqual([true, false])
+    expect(values.map((value) => value.length)).toEqual([200_000, 11])
+    const decoded = await decodeBatch(new Decoder(batch.buffer))
+    expect(decoded.records.map(({ value }: { value: Buffer }) => value)).toEqual(values)
+  })
+
+  it('a buffer from the pool is left alone', () => {
+    const pooled = Buffer.from('a small one')
+    Encoder.release(pooled)
+    expect(pooled.toString()).toBe('a small one')
   })
 })
