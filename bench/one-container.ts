@@ -4,6 +4,7 @@
  *
  * - Drivers take turns, so that what the machine does meanwhile falls on all of them.
  * - A run's lines are compared byte for byte afterwards: a driver that is fast because it loses some measures nothing.
+ * - A round that is not counted goes first: elsewhere than here, brokers and daemons are warm.
  */
 import { mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -27,10 +28,12 @@ const AFTERWARDS_MS = 1_000
 
 /** The drivers that take turns. `suffix` tells their figures apart; json-file is what they are compared with. */
 const VARIANTS = [
-  { name: 'json-file', suffix: '_json_file', logOpts: undefined },
+  { name: 'json-file', suffix: '_json_file', logOpts: undefined, consumes: false },
   // Without the copy that dockerd itself keeps of all lines while a plugin can't be read from.
-  { name: 'tallyman', suffix: '', logOpts: { 'cache-disabled': 'true' } },
-  { name: 'tallyman, dockerd keeps a copy', suffix: '_cached', logOpts: {} },
+  { name: 'tallyman', suffix: '', logOpts: { 'cache-disabled': 'true' }, consumes: true },
+  // As on a real host: the files are written on another one. The broker still runs on this one.
+  { name: 'tallyman, files elsewhere', suffix: '_host', logOpts: { 'cache-disabled': 'true' }, consumes: false },
+  { name: 'tallyman, dockerd keeps a copy', suffix: '_cached', logOpts: {}, consumes: true },
 ] as const
 type Variant = (typeof VARIANTS)[number]
 
@@ -54,6 +57,8 @@ export const oneContainer: Row = {
     writeFileSync(join(input, 'stdout'), lines.stdout)
 
     const runs = new Map<Variant, Run[]>(VARIANTS.map((variant) => [variant, []]))
+    tell('warming up')
+    await measureRun(house, VARIANTS[1], `${house.id}-0`, input, lines)
     for (let round = 1; round <= ROUNDS; round++) {
       for (const [variant, ofVariant] of runs) {
         const run = await measureRun(house, variant, `${house.id}-${round}${variant.suffix}`, input, lines)
@@ -78,6 +83,7 @@ const lastLineText = ({ lastLine }: Run): string =>
 
 async function measureRun(house: House, variant: Variant, name: string, input: string, lines: Printed): Promise<Run> {
   const ours = variant.logOpts !== undefined
+  const { consumes } = variant
   const { id } = await docker.createContainer({
     name,
     Image: BASE_IMAGE,
@@ -92,6 +98,7 @@ async function measureRun(house: House, variant: Variant, name: string, input: s
     },
   })
   try {
+    if (!consumes) await house.consumer.stop()
     // Nobody is to write back what the run before left.
     await command('sync')
     const dockerd = pidOf('dockerd')
@@ -100,7 +107,7 @@ async function measureRun(house: House, variant: Variant, name: string, input: s
       dockerd: [dockerd],
       driver: [house.plugin.pid],
       broker: await house.kafka.pids(),
-      consumer: [house.consumer.pid],
+      consumer: consumes ? [house.consumer.pid] : [],
     })
     const container = docker.getContainer(id)
     await container.start()
@@ -108,23 +115,26 @@ async function measureRun(house: House, variant: Variant, name: string, input: s
     if (StatusCode !== 0) throw new Error(`${name} ended with ${StatusCode}`)
     const folder = join(house.root, house.id, name)
     const expected: Expected[] = [{ container: name, printed: lines }]
-    if (ours) {
-      const size = expectedSize(expected)
-      await until(
-        () => `${folder} holds ${sizeOf(folder)} of ${size} bytes; the consumer said:\n${house.consumer.lastWords}`,
-        () => sizeOf(folder) >= size,
+    const landed = () =>
+      until(
+        () => `${folder} holds too few bytes: ${sizeOf(folder)}; the consumer said:\n${house.consumer.lastWords}`,
+        () => sizeOf(folder) >= expectedSize(expected),
       )
-      await until('the journal is shipped', () => house.plugin.shipped)
-    }
+    if (ours && consumes) await landed()
+    if (ours) await until('the journal is shipped', () => house.plugin.shipped)
     await sleep(AFTERWARDS_MS)
     const usage = meter.read()
     const { State } = await container.inspect()
-    if (ours) compareModule(folder, expected)
+    if (!consumes) await house.consumer.start()
+    if (ours) {
+      await landed()
+      compareModule(folder, expected)
+    }
     return {
       ...usage,
       wall: (timeOf(State.FinishedAt) - timeOf(State.StartedAt)) / 1000,
       // The time of the last write stands in the file itself, more exactly than by asking again and again.
-      lastLine: ours ? (lastWrite(folder) - timeOf(State.FinishedAt)) / 1000 : undefined,
+      lastLine: ours && consumes ? (lastWrite(folder) - timeOf(State.FinishedAt)) / 1000 : undefined,
     }
   } finally {
     await removeContainer(id)
@@ -145,18 +155,18 @@ function tableOf(runs: Map<Variant, Run[]>): Table {
   return {
     title: `One container, ${LINES.toLocaleString('en')} lines of ${LINE_BYTES} bytes: medians of ${ROUNDS}. CPU in s for a million lines, peak RSS in MB.`,
     columns: ['wall s', 'last line s', ...PROCESSES, 'machine', 'driver MB', 'consumer MB'],
-    rows: [...runs].map(([{ name, logOpts }, ofVariant]) => [
+    rows: [...runs].map(([{ name, logOpts, consumes }, ofVariant]) => [
       name,
       median(ofVariant.map((run) => run.wall)),
-      logOpts && median(ofVariant.map((run) => run.lastLine!)),
+      consumes ? median(ofVariant.map((run) => run.lastLine!)) : undefined,
       ...PROCESSES.map((process) =>
-        logOpts || process === 'dockerd'
+        (logOpts && (consumes || process !== 'consumer')) || process === 'dockerd'
           ? median(ofVariant.map((run) => run.cpuSeconds[process])) / millions
           : undefined,
       ),
       median(ofVariant.map((run) => run.cpuSeconds.machine)) / millions,
       logOpts && median(ofVariant.map((run) => run.peakMegabytes.driver)),
-      logOpts && median(ofVariant.map((run) => run.peakMegabytes.consumer)),
+      consumes ? median(ofVariant.map((run) => run.peakMegabytes.consumer)) : undefined,
     ]),
   }
 }
@@ -165,7 +175,7 @@ function figuresOf(runs: Map<Variant, Run[]>): Record<string, number> {
   const figures: Record<string, number> = { lines: LINES, line_bytes: LINE_BYTES, rounds: ROUNDS }
   const wall = (ofVariant: Run[]) => median(ofVariant.map((run) => run.wall))
   const jsonFile = wall(runs.get(VARIANTS[0])!)
-  for (const [{ suffix, logOpts }, ofVariant] of runs) {
+  for (const [{ suffix, logOpts, consumes }, ofVariant] of runs) {
     const put = (key: string, of: (run: Run) => number) => {
       figures[`${key}${suffix}`] = rounded(median(ofVariant.map(of)))
     }
@@ -176,10 +186,12 @@ function figuresOf(runs: Map<Variant, Run[]>): Record<string, number> {
     perMillion('machine')
     if (!logOpts) continue
     figures[`wall_ratio_json_file${suffix}`] = rounded(wall(ofVariant) / jsonFile)
-    put('last_line_s', (run) => run.lastLine!)
-    for (const process of ['driver', 'broker', 'consumer'] as const) perMillion(process)
-    for (const process of ['driver', 'consumer'] as const)
+    if (consumes) put('last_line_s', (run) => run.lastLine!)
+    perMillion('broker')
+    for (const process of consumes ? (['driver', 'consumer'] as const) : (['driver'] as const)) {
+      perMillion(process)
       put(`${process}_peak_rss_mb`, (run) => run.peakMegabytes[process])
+    }
   }
   return figures
 }
