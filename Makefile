@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo down check unit system test bench plugin images lint engine
+.PHONY: help docs demo down check unit system test bench plugin images lint engine
 
 ifndef MACHINE_PATH
 export MACHINE_PATH := $(PATH)
@@ -43,6 +43,9 @@ test: ## everything of check and system; one that fails does not keep the other 
 
 bench: images ## measure side by side with json-file
 	@KAFKA_IMAGE=$$(setup/kafka-image.sh | tail -n 1) node bench/main.ts
+
+docs: $(STAMP) ## write what follows from the schemas: docs/log-opts.md, docs/settings.md, the env of plugin-config.json
+	@node setup/docs.ts
 
 plugin: engine ## create or upgrade the plugin tallyman:latest, and enable it
 	@setup/images.sh plugin-rootfs

@@ -29,11 +29,9 @@ const AFTERWARDS_MS = 1_000
 /** The drivers that take turns. `suffix` tells their figures apart; json-file is what they are compared with. */
 const VARIANTS = [
   { name: 'json-file', suffix: '_json_file', logOpts: undefined, consumes: false },
-  // Without the copy that dockerd itself keeps of all lines while a plugin can't be read from.
-  { name: 'tallyman', suffix: '', logOpts: { 'cache-disabled': 'true' }, consumes: true },
+  { name: 'tallyman', suffix: '', logOpts: {}, consumes: true },
   // As on a real host: the files are written on another one. The broker still runs on this one.
-  { name: 'tallyman, files elsewhere', suffix: '_host', logOpts: { 'cache-disabled': 'true' }, consumes: false },
-  { name: 'tallyman, dockerd keeps a copy', suffix: '_cached', logOpts: {}, consumes: true },
+  { name: 'tallyman, files elsewhere', suffix: '_host', logOpts: {}, consumes: false },
 ] as const
 type Variant = (typeof VARIANTS)[number]
 

@@ -39,7 +39,7 @@ export const settingsSchema = z.object({
     .default(7)
     .describe('Days that are kept; a line whose own day is older, or beyond tomorrow, goes to the day it arrived.'),
   OPEN_FILES: count(8, 100_000).default(256).describe('Files that are held open at most.'),
-  HTTP_ADDR: address.default({ host: '127.0.0.1', port: 4680 }).describe('Where HTTP is served, host:port.'),
+  HTTP_ADDR: address.prefault('127.0.0.1:4680').describe('Where HTTP is served, host:port.'),
 })
 
 export type Settings = z.infer<typeof settingsSchema>

@@ -27,7 +27,13 @@ export type ShippingCheckpoint = {
   lost: LostRange[]
   /** Bytes of the journal that were no frame, so far. */
   skipped: number
+  /** The run is over, and its end is acknowledged: the journal is kept for readers alone. */
+  ended: boolean
+  /** Where the first frame that begins in a segment begins, by the segment's base: readers start there. */
+  starts: SegmentStart[]
 }
+
+export type SegmentStart = [base: number, start: number]
 
 const pending = z.union([
   z.null(),
@@ -53,6 +59,8 @@ const schema = z.object({
   ),
   pending: z.tuple([pending, pending]),
   skipped: z.int().min(0),
+  ended: z.boolean(),
+  starts: z.array(z.tuple([z.int().min(0), z.int().min(0)])),
 })
 
 const path = (folder: string): string => join(folder, 'checkpoint')
@@ -64,11 +72,13 @@ export const startOfRun = (): ShippingCheckpoint => ({
   lines: { next: [1, 1], pending: [undefined, undefined] },
   lost: [],
   skipped: 0,
+  ended: false,
+  starts: [[0, 0]],
 })
 
 /** @param durable also survive a loss of power: needed before a segment behind it is removed */
 export function writeCheckpoint(folder: string, checkpoint: ShippingCheckpoint, durable: boolean): void {
-  const { offset, partition, lines, lost, skipped } = checkpoint
+  const { offset, partition, lines, lost, skipped, ended, starts } = checkpoint
   const { next, pending } = lines
   const row = {
     v: VERSION,
@@ -78,6 +88,8 @@ export function writeCheckpoint(folder: string, checkpoint: ShippingCheckpoint, 
     pending: pending.map((p) => p ?? null),
     lost,
     skipped,
+    ended,
+    starts,
   }
   replaceFile(path(folder), encode(row), durable)
 }
@@ -101,6 +113,8 @@ export function readCheckpoint(folder: string): ShippingCheckpoint | undefined {
     lines: { next: row.next, pending: [row.pending[0] ?? undefined, row.pending[1] ?? undefined] },
     lost: row.lost,
     skipped: row.skipped,
+    ended: row.ended,
+    starts: row.starts,
   }
 }
 

@@ -40,7 +40,7 @@ export function repositoryName(image: string): string {
 }
 
 /** Docker's tag template fields (moby daemon/logger/loggerutils/log_tag.go), each with its value. */
-const FIELDS: Record<string, (info: ContainerInfo) => string> = {
+export const FIELDS: Record<string, (info: ContainerInfo) => string> = {
   ID: (info) => info.ContainerID.slice(0, 12),
   FullID: (info) => info.ContainerID,
   Name: containerName,
@@ -67,6 +67,28 @@ export function fillTemplate(template: string, info: ContainerInfo): string {
     throw new Error(`${unknown} is no field of a tag template; there are ${fields.join(' ')}`)
   }
   return filled
+}
+
+/** Which labels and variables of a container go with its lines. */
+export type AttributeOpts = {
+  labels: string[]
+  'labels-regex'?: RegExp | undefined
+  env: string[]
+  'env-regex'?: RegExp | undefined
+}
+
+/** The attributes that the options select, as Docker's own drivers do (moby daemon/logger/loginfo.go, ExtraAttributes). */
+export function extraAttributes(info: ContainerInfo, opts: AttributeOpts): Record<string, string> {
+  const variables = info.ContainerEnv.map((pair): [string, string] => {
+    const [name = '', ...value] = pair.split('=')
+    return [name, value.join('=')]
+  })
+  const selected = (pairs: [string, string][], names: string[], regex: RegExp | undefined) =>
+    pairs.filter(([name]) => names.includes(name) || regex?.test(name))
+  return Object.fromEntries([
+    ...selected(Object.entries(info.ContainerLabels), opts.labels, opts['labels-regex']),
+    ...selected(variables, opts.env, opts['env-regex']),
+  ])
 }
 
 const firstOf = (...candidates: (string | undefined)[]): string => candidates.find((c) => c) ?? 'unknown'

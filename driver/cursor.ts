@@ -6,7 +6,7 @@
  * - A frame is taken whole or not at all: what is cut off by the end of what is written waits for its rest.
  */
 import type { LostRange } from '../wire/chunk.ts'
-import type { ShippingCheckpoint } from './checkpoint.ts'
+import type { SegmentStart, ShippingCheckpoint } from './checkpoint.ts'
 import { type ChunkBuilder, READ_BYTES } from './chunks.ts'
 import { Frame, INCOMPLETE, readFrame, resync } from './frames.ts'
 import type { JournalReader } from './journal.ts'
@@ -21,6 +21,7 @@ export class Cursor {
   lines: Lines
   lost: LostRange[]
   #skippedBytes: number
+  #starts: SegmentStart[]
   #reader: JournalReader
   #frame = new Frame()
   #skipped: Skipped
@@ -32,6 +33,7 @@ export class Cursor {
     this.lines = new Lines(from.lines, maxLineBytes)
     this.lost = from.lost
     this.#skippedBytes = from.skipped
+    this.#starts = from.starts
   }
 
   /** All that a later cursor needs to go on from here. */
@@ -42,6 +44,8 @@ export class Cursor {
       lines: this.lines.state(),
       lost: this.lost,
       skipped: this.#skippedBytes,
+      ended: false,
+      starts: this.#starts,
     }
   }
 
@@ -58,7 +62,9 @@ export class Cursor {
       if (length === 0) continue
       let at = 0
       let next = 0
+      let base = this.#unknownBase(length)
       while (at < length) {
+        if (this.offset + at >= base) base = this.#begins(base, at, length)
         next = readFrame(chunk.workspace, at, length, this.#frame)
         if (next > 0) {
           if (!this.lines.roomFor(chunk, this.#frame) && !(room() && this.lines.roomFor(chunk, this.#frame))) {
@@ -89,6 +95,19 @@ export class Cursor {
     this.#skip(this.offset, next - this.offset)
     this.offset = next
     return 0
+  }
+
+  /** Base of a segment that begins before the end of the block, and of which no first frame is known; infinity where none does. */
+  #unknownBase(length: number): number {
+    const from = (this.#starts.at(-1)?.[0] ?? -1) + 1
+    return this.#reader.baseWithin(from, this.offset + length - from) ?? Number.POSITIVE_INFINITY
+  }
+
+  /** Notes the frame at `at` as the first one of a segment. @returns the next base to look out for */
+  #begins(base: number, at: number, length: number): number {
+    const first = this.#reader.start
+    this.#starts = [...this.#starts.filter(([known]) => known >= first), [base, this.offset + at]]
+    return this.#unknownBase(length)
   }
 
   #skip(offset: number, bytes: number): void {

@@ -16,18 +16,17 @@ import type { Logger } from 'pino'
 import { readCheckpoint, type ShippingCheckpoint, startOfRun } from './checkpoint.ts'
 import { type ContainerInfo, containerName } from './container.ts'
 import { DriverError } from './errors.ts'
-import { unlinkFifo } from './intake.ts'
+import { History, type Readable } from './history.ts'
+import { INTAKE_LIMITS, unlinkFifo } from './intake.ts'
 import type { IntakeData, IntakeReport, IntakeRequest } from './intake-thread.ts'
 import { journalEnd, listRuns, listSegments, removeRun, runFolder } from './journal.ts'
 import { eventfd } from './kernel.ts'
 import { readLogOpts } from './log-opts.ts'
+import { LogReader, type ReadConfig } from './read-logs.ts'
 import { createRun, type RunRecord, readRun, renameRun } from './run.ts'
 import type { Settings } from './settings.ts'
 import type { ShipperData, ShipperReport, ShipperRequest } from './shipper-thread.ts'
 import { Slots } from './slots.ts'
-
-/** A line over this many bytes is cut. */
-const MAX_LINE_BYTES = 256 * 1024
 
 /** What we wait for the disk at most before StartLogging is refused. */
 const DEADLINE_MS = 5000
@@ -35,7 +34,11 @@ const DEADLINE_MS = 5000
 /** How long a stop waits for what is under way to be acknowledged. */
 const STOP_MS = 1500
 
-type Run = { slot: number; record: RunRecord }
+/** A run with less to keep has smaller segments: they go one by one. */
+const SEGMENTS_KEPT = 4
+const MIN_SEGMENT_BYTES = 64 * 1024
+
+type Run = Readable & { slot: number }
 
 export type DriverOptions = { journal: string; host: string; settings: Settings; log: Logger }
 
@@ -51,12 +54,15 @@ export class Driver {
   #shipper: { worker: Worker; port: MessagePort }
   #byFile = new Map<string, Run>()
   #bySlot = new Map<number, Run>()
+  #history = new History()
+  #logReader: LogReader
   #opening = new Map<number, (fifo: string | undefined) => void>()
   #stopping = false
 
   /** @param options whose journal is locked for this process */
   constructor(options: DriverOptions) {
     this.#options = options
+    this.#logReader = new LogReader(options.journal, this.#history, this.#slots)
     const { slots, wake } = { slots: this.#slots.memory, wake: this.#wake }
     const intake = new MessageChannel()
     const shipper = new MessageChannel()
@@ -74,7 +80,9 @@ export class Driver {
   }
 
   #thread(name: string, workerData: IntakeData | ShipperData): Worker {
-    const worker = new Worker(script(name), { workerData, transferList: [workerData.port], name })
+    // Intake closes FIFOs that the main thread has opened.
+    const options = { workerData, transferList: [workerData.port], name, trackUnmanagedFds: false }
+    const worker = new Worker(script(name), options)
     // A thread that died takes the process with it: dockerd restarts the plugin, and the journal holds everything.
     worker.on('error', (error) => {
       this.#options.log.fatal(
@@ -92,41 +100,56 @@ export class Driver {
    */
   async recover(fifos: ReadonlyMap<string, number>): Promise<void> {
     const { journal, log } = this.#options
-    const runs = await Promise.all(listRuns(journal).map((id) => this.#takeUp(id, fifos.get(id))))
-    const count = runs.filter(Boolean).length
-    if (count > 0) log.info({ runs: count }, 'took up the runs of an earlier driver')
+    const found = listRuns(journal).flatMap((id) => {
+      const run = this.#readOrSetAside(id)
+      return run ? [{ ...run, held: fifos.get(id) }] : []
+    })
+    const [kept, open] = [found, found].map((all, i) =>
+      all.filter(({ checkpoint, held }) => (checkpoint.ended && held === undefined) === (i === 0)),
+    ) as [typeof found, typeof found]
+    for (const { record, checkpoint } of kept.sort((a, b) => a.record.started - b.record.started)) {
+      this.#history.add(record, undefined)
+      this.#tellShipper({ type: 'keep', record, checkpoint })
+    }
+    await Promise.all(open.map(({ record, checkpoint, held }) => this.#takeUp(record, checkpoint, held)))
+    if (open.length > 0) log.info({ runs: open.length }, 'took up the runs of an earlier driver')
   }
 
-  /** @returns whether the run is understood */
-  async #takeUp(id: string, held: number | undefined): Promise<boolean> {
-    const { journal, log } = this.#options
-    let record: RunRecord
-    let checkpoint: ShippingCheckpoint
+  #readOrSetAside(id: string): { record: RunRecord; checkpoint: ShippingCheckpoint } | undefined {
     try {
-      ;({ record, checkpoint } = this.#readRun(id))
+      return this.#readRun(id)
     } catch (error) {
       this.#setAside(id, (error as Error).message)
-      return false
+      return undefined
     }
+  }
+
+  async #takeUp(record: RunRecord, checkpoint: ShippingCheckpoint, held: number | undefined): Promise<void> {
+    const { journal, log } = this.#options
     const slot = this.#slots.claim(journalEnd(runFolder(journal, record.run)))
     if (slot === undefined) {
       log.error(
-        { code: 'RUNS_EXHAUSTED', run: id },
+        { code: 'RUNS_EXHAUSTED', run: record.run },
         'too many runs wait to be shipped; this one waits for the next start',
       )
-      return false
+      return
     }
-    const run: Run = { slot, record }
-    this.#bySlot.set(slot, run)
+    const run = this.#enter(record, slot)
     if (held === undefined) {
       // The container ended, and dockerd took its FIFO away: what is journalled is all there is.
       this.#slots.end(slot)
+      run.over.resolve()
     } else {
       this.#byFile.set(record.file, run)
       await this.#openFifo(run, held)
     }
     this.#ship(run, checkpoint)
-    return true
+  }
+
+  #enter(record: RunRecord, slot: number): Run {
+    const run = this.#history.add(record, slot) as Run
+    this.#bySlot.set(slot, run)
+    return run
   }
 
   /** @throws Error saying what in the run's folder is not understood */
@@ -148,8 +171,14 @@ export class Driver {
   #openFifo(run: Run, held?: number): Promise<string | undefined> {
     const { promise, resolve } = Promise.withResolvers<string | undefined>()
     this.#opening.set(run.slot, resolve)
-    const folder = runFolder(this.#options.journal, run.record.run)
-    this.#askIntake({ type: 'open', slot: run.slot, folder, file: run.record.file, held })
+    const { record, slot } = run
+    const folder = runFolder(this.#options.journal, record.run)
+    const { cacheBytes } = record.options
+    const segmentBytes =
+      cacheBytes > 0 && cacheBytes < SEGMENTS_KEPT * INTAKE_LIMITS.segmentBytes
+        ? Math.max(MIN_SEGMENT_BYTES, Math.floor(cacheBytes / SEGMENTS_KEPT))
+        : undefined
+    this.#askIntake({ type: 'open', slot, folder, file: record.file, held, segmentBytes })
     return promise
   }
 
@@ -159,10 +188,13 @@ export class Driver {
   }
 
   #ship(run: Run, checkpoint: ShippingCheckpoint): void {
-    const request: ShipperRequest = { type: 'add', slot: run.slot, record: run.record, checkpoint }
-    this.#shipper.port.postMessage(request)
+    this.#tellShipper({ type: 'add', slot: run.slot, record: run.record, checkpoint })
     // Shipping may be waiting for the doorbell with nothing to wait for.
     this.#slots.ring()
+  }
+
+  #tellShipper(request: ShipperRequest): void {
+    this.#shipper.port.postMessage(request)
   }
 
   /** @returns where shipping goes on, or why that is not known */
@@ -217,7 +249,7 @@ export class Driver {
 
   async #start(file: string, info: ContainerInfo): Promise<void> {
     const { journal, host } = this.#options
-    const { service, module } = readLogOpts(info)
+    const opts = readLogOpts(info)
     const slot = this.#slots.claim(0)
     if (slot === undefined) {
       throw new DriverError(
@@ -228,17 +260,15 @@ export class Driver {
     let record: RunRecord
     try {
       record = createRun(journal, {
+        ...opts,
         file,
-        service,
-        module,
         host,
+        started: Date.now(),
         container: {
           id: info.ContainerID,
           name: containerName(info),
           image: info.ContainerImageName,
         },
-        attrs: {},
-        options: { maxLineBytes: MAX_LINE_BYTES },
       })
     } catch (error) {
       this.#slots.free(slot)
@@ -247,12 +277,12 @@ export class Driver {
         `tallyman can't write its journal in ${journal}: ${(error as Error).message}`,
       )
     }
-    const run: Run = { slot, record }
-    this.#bySlot.set(slot, run)
+    const run = this.#enter(record, slot)
     this.#byFile.set(file, run)
     const opened = this.#openFifo(run).then((reason) => {
       if (reason === undefined) return this.#ship(run, startOfRun())
       this.#forget(run)
+      this.#history.remove(record)
       removeRun(journal, record.run)
       throw new DriverError('FIFO_INVALID', `tallyman can't read the container's FIFO: ${reason}`)
     })
@@ -264,12 +294,30 @@ export class Driver {
       )
     })
     await Promise.race([opened, late])
-    this.#options.log.debug({ run: record.run, service, module, container: record.container.name }, 'run started')
+    const { service, module, container } = record
+    this.#options.log.debug({ run: record.run, service, module, container: container.name }, 'run started')
   }
 
   /** LogDriver.StopLogging: each FIFO is held open since before anybody could ask, and is read on to its end. */
   stopLogging(file: string): void {
-    this.#options.log.debug({ file, known: this.#byFile.has(file) }, 'dockerd is about to close a FIFO')
+    const run = this.#byFile.get(file)
+    if (run) run.stopping = true
+    this.#options.log.debug({ file, run: run?.record.run }, 'dockerd is about to close a FIFO')
+  }
+
+  /**
+   * LogDriver.ReadLogs.
+   * @throws DriverError whose message `docker logs` shows
+   */
+  readLogs(info: ContainerInfo, config: ReadConfig, gone: AbortSignal): AsyncIterable<Buffer> {
+    const { options, service, module } = readLogOpts(info)
+    if (options.cacheBytes === 0) {
+      throw new DriverError(
+        'READ_LOGS_OFF',
+        `the container was started with cache-disabled=true, so nothing of it is kept on this host; its lines are in the files of ${service}/${module}`,
+      )
+    }
+    return this.#logReader.read(info.ContainerID, config, gone)
   }
 
   #intakeReport(report: IntakeReport): void {
@@ -297,10 +345,12 @@ export class Driver {
   #ended(run: Run): void {
     this.#byFile.delete(run.record.file)
     unlinkFifo(run.record.file)
+    run.over.resolve()
     this.#slots.ring()
   }
 
   #shipperReport(report: ShipperReport): void {
+    if (report.type === 'removed') this.#history.remove(report.record)
     if (report.type !== 'done') return
     const run = this.#bySlot.get(report.slot)
     if (run) this.#forget(run)
@@ -310,6 +360,8 @@ export class Driver {
     this.#bySlot.delete(run.slot)
     this.#byFile.delete(run.record.file)
     this.#slots.free(run.slot)
+    const readable: Readable = run
+    readable.slot = undefined
   }
 
   /** Lets go of everything: what is in the FIFOs stays there for the next driver, checkpoints are written. */
@@ -321,8 +373,7 @@ export class Driver {
     const stopped = new Promise<void>((resolve) => {
       this.#shipper.port.on('message', (report: ShipperReport) => report.type === 'stopped' && resolve())
     })
-    const request: ShipperRequest = { type: 'stop' }
-    this.#shipper.port.postMessage(request)
+    this.#tellShipper({ type: 'stop' })
     await Promise.race([Promise.all([intakeGone, stopped]), sleep(STOP_MS)])
     await this.#shipper.worker.terminate()
   }

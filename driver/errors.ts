@@ -14,6 +14,7 @@ export const ERRORS = {
   FIFO_INVALID: 'docker',
   LOG_OPT_INVALID: 'user',
   READ_LOGS_OFF: 'user',
+  READ_LOGS_BROKEN: 'operator',
   DEADLINE: 'operator',
   JOURNAL_REFUSED: 'operator',
   JOURNAL_FOREIGN: 'operator',

@@ -9,9 +9,19 @@ import { Slots } from './slots.ts'
 
 export type IntakeData = { slots: SharedArrayBuffer; wake: number; port: MessagePort }
 
-/** To intake. `open` is answered by `opened` with the same slot; `held` is the FIFO's descriptor where it is open already. */
+/**
+ * To intake. `open` is answered by `opened` with the same slot; `held` is the FIFO's descriptor where it is open already,
+ * `segmentBytes` where the run's segments are to be smaller than others.
+ */
 export type IntakeRequest =
-  | { type: 'open'; slot: number; folder: string; file: string; held: number | undefined }
+  | {
+      type: 'open'
+      slot: number
+      folder: string
+      file: string
+      held: number | undefined
+      segmentBytes: number | undefined
+    }
   | { type: 'stop' }
 
 /** From intake. `fifo` says why a FIFO could not be opened; it is undefined when it was. */
@@ -36,7 +46,7 @@ function handle(request: IntakeRequest): void {
     return
   }
   try {
-    intake.open(request.slot, request.folder, request.file, request.held)
+    intake.open(request.slot, request.folder, request.file, request.held, request.segmentBytes)
     report({ type: 'opened', slot: request.slot, fifo: undefined })
   } catch (error) {
     if (!(error instanceof FifoError)) throw error

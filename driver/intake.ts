@@ -50,6 +50,8 @@ type Run = {
   fifo: number
   segment: number
   segmentBytes: number
+  /** The segment is closed once it holds this many. */
+  segmentMax: number
   pipe: number
   busyAt: number
 }
@@ -91,11 +93,22 @@ export class Intake {
    * Holds the FIFO open from here on and journals what it gives.
    * @param folder the run's, where `slots.written(slot)` bytes are journalled already
    * @param held the FIFO's descriptor, where it is open already
+   * @param segmentMax at which size its segments are closed, if not at that of all
    * @throws FifoError when `file` is missing or is no FIFO
    */
-  open(slot: number, folder: string, file: string, held?: number): void {
+  open(slot: number, folder: string, file: string, held?: number, segmentMax = this.#limits.segmentBytes): void {
     const fifo = held ?? openFifo(file)
-    const run: Run = { slot, folder, file, fifo, segment: -1, segmentBytes: 0, pipe: PIPE_DEFAULT, busyAt: 0 }
+    const run: Run = {
+      slot,
+      folder,
+      file,
+      fifo,
+      segment: -1,
+      segmentBytes: 0,
+      segmentMax,
+      pipe: PIPE_DEFAULT,
+      busyAt: 0,
+    }
     this.#runs.set(slot, run)
     // A FIFO that has lost its writers before we came reports nothing to epoll: only a splice tells.
     this.#epoll.addOnce(fifo, slot)
@@ -174,7 +187,7 @@ export class Intake {
     this.#slots.addWritten(run.slot, bytes)
     this.#moving = true
     run.segmentBytes += bytes
-    if (run.segmentBytes >= this.#limits.segmentBytes) this.#closeSegment(run)
+    if (run.segmentBytes >= run.segmentMax) this.#closeSegment(run)
     if (bytes < BUSY_BYTES) return
     run.busyAt = now
     if (run.pipe === PIPE_DEFAULT && this.#pipeBytes + PIPE_BUSY <= this.#limits.pipeBytes) this.#enlarge(run)

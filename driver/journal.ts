@@ -113,6 +113,11 @@ export class JournalReader {
     return done
   }
 
+  /** The base of a segment that begins in [offset, offset + length), of those that a read has come across. */
+  baseWithin(offset: number, length: number): number | undefined {
+    return this.#bases.find((base) => base >= offset && base < offset + length)
+  }
+
   /** The offset at which the stream goes on after a hole at `offset`, or undefined when nothing follows. */
   next(offset: number): number | undefined {
     this.#refresh()
@@ -135,13 +140,12 @@ export class JournalReader {
     return this.#bases.length > 1 && this.#bases[1]! <= offset
   }
 
-  /** Removes every segment that ends at or before `offset`, but for the last, which intake may be writing. */
-  dropBefore(offset: number): void {
-    while (this.droppable(offset)) {
-      const base = this.#bases.shift()!
-      if (base === this.#base) this.close()
-      unlinkSync(segmentPath(this.#folder, base))
-    }
+  /** Removes the first segment. */
+  dropFirst(): void {
+    const base = this.#bases.shift()
+    if (base === undefined) return
+    if (base === this.#base) this.close()
+    unlinkSync(segmentPath(this.#folder, base))
   }
 
   close(): void {
@@ -159,7 +163,13 @@ export class JournalReader {
     if (base === undefined) return false
     if (this.#fd !== -1 && base === this.#base) return true
     this.close()
-    this.#fd = openSync(segmentPath(this.#folder, base), 'r')
+    try {
+      this.#fd = openSync(segmentPath(this.#folder, base), 'r')
+    } catch (error) {
+      // For a reader that is not the shipper: removed since the list was made.
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+      throw error
+    }
     this.#base = base
     return true
   }

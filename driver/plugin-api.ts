@@ -5,19 +5,24 @@
  * the same request again with an empty body. So every body is parsed here, whatever it claims to be.
  * - StartLogging without a body is refused: a container would run unlogged.
  * - StopLogging is always answered without an error: any error leaks dockerd's descriptor and keeps the plugin in use.
+ * - ReadLogs is answered with a stream, whose headers go at once: a quiet follow has nothing else to send for hours.
  * - Connections are closed after each answer: an idle one races with dockerd's pool when the plugin restarts.
  */
 import type { Server } from 'node:http'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { z } from 'zod'
 import { type ContainerInfo, containerInfo } from './container.ts'
 import { DriverError, ERRORS } from './errors.ts'
+import { moment, type ReadConfig } from './read-logs.ts'
 
 /** What answers stand behind the protocol. */
 export type LogDriver = {
   startLogging(file: string, info: ContainerInfo): Promise<void>
   stopLogging(file: string): void
+  readLogs(info: ContainerInfo, config: ReadConfig, gone: AbortSignal): AsyncIterable<Buffer>
 }
 
 /** Info carries the container's environment and labels: large ones are real. */
@@ -25,6 +30,17 @@ const BODY_LIMIT = 16 * 1024 * 1024
 
 const startRequest = z.object({ File: z.string().min(1), Info: containerInfo })
 const stopRequest = z.object({ File: z.string().min(1) })
+const readRequest = z.object({
+  Info: containerInfo,
+  Config: z.object({
+    Since: z.string().default('').transform(moment),
+    Until: z.string().default('').transform(moment),
+    Tail: z.int().default(-1),
+    Follow: z.boolean().default(false),
+  }),
+})
+
+const CONTENT_TYPE = 'application/vnd.docker.plugins.v1.1+json'
 
 /** A body as JSON, whatever there is of one. */
 function json(body: unknown): unknown {
@@ -56,11 +72,11 @@ export function pluginApi(driver: LogDriver, log: Logger, server: Server): Fasti
   api.removeAllContentTypeParsers()
   api.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => done(null, body))
   api.addHook('onRequest', async (_request, reply) => {
-    reply.header('Connection', 'close').type('application/vnd.docker.plugins.v1.1+json')
+    reply.header('Connection', 'close').type(CONTENT_TYPE)
   })
 
   api.post('/Plugin.Activate', async () => ({ Implements: ['LogDriver'] }))
-  api.post('/LogDriver.Capabilities', async () => ({ Cap: { ReadLogs: false } }))
+  api.post('/LogDriver.Capabilities', async () => ({ Cap: { ReadLogs: true } }))
   api.post('/LogDriver.StartLogging', async (request) => {
     const { File, Info } = parse(startRequest, request.body, 'StartLogging')
     await driver.startLogging(File, Info)
@@ -71,11 +87,21 @@ export function pluginApi(driver: LogDriver, log: Logger, server: Server): Fasti
     if (stop.success) driver.stopLogging(stop.data.File)
     return { Err: '' }
   })
-  api.post('/LogDriver.ReadLogs', async () => {
-    throw new DriverError(
-      'READ_LOGS_OFF',
-      'tallyman does not serve ReadLogs: dockerd keeps its own copy for docker logs',
-    )
+  api.post('/LogDriver.ReadLogs', async (request, reply) => {
+    const { Info, Config } = parse(readRequest, request.body, 'ReadLogs')
+    const { Since: since, Until: until, Tail: tail, Follow: follow } = Config
+    const gone = new AbortController()
+    const entries = driver.readLogs(Info, { since, until, tail, follow }, gone.signal)
+    reply.hijack()
+    const answer = reply.raw
+    answer.once('close', () => gone.abort())
+    answer.writeHead(200, { Connection: 'close', 'Content-Type': 'application/octet-stream' })
+    answer.flushHeaders()
+    try {
+      await pipeline(Readable.from(entries, { objectMode: false, highWaterMark: 1 }), answer)
+    } catch (error) {
+      if (!gone.signal.aborted) log.warn({ code: 'READ_LOGS_BROKEN', err: error }, 'docker logs was broken off')
+    }
   })
 
   api.setNotFoundHandler((request, reply) =>

@@ -11,6 +11,17 @@ import { replaceFile, syncFolder } from '../wire/durable.ts'
 import { dropCheckpoint } from './checkpoint.ts'
 import { runFolder, runsFolder } from './journal.ts'
 
+const options = z.object({
+  maxLineBytes: z.int().min(1),
+  /** What is kept for `docker logs` of all runs of the container, once it is shipped. 0: nothing. */
+  cacheBytes: z.int().min(0),
+  /** What chooses the partition: the key of the records. */
+  key: z.enum(['module', 'run']),
+})
+
+/** What the log-opts say of how a run is handled, frozen when it starts. */
+export type RunOptions = z.infer<typeof options>
+
 const schema = z.object({
   v: z.literal(1),
   /** The FIFO that dockerd made for it. */
@@ -20,7 +31,9 @@ const schema = z.object({
   host: z.string(),
   container: z.object({ id: z.string(), name: z.string(), image: z.string() }),
   attrs: z.record(z.string(), z.string()),
-  options: z.object({ maxLineBytes: z.int().min(1) }),
+  /** When it was started, ms since 1970. */
+  started: z.number(),
+  options,
 })
 
 /** `run` is the run's id. */

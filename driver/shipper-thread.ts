@@ -14,10 +14,14 @@ export type ShipperData = { slots: SharedArrayBuffer; port: MessagePort; journal
 
 export type ShipperRequest =
   | { type: 'add'; slot: number; record: RunRecord; checkpoint: ShippingCheckpoint }
+  | { type: 'keep'; record: RunRecord; checkpoint: ShippingCheckpoint }
   | { type: 'stop' }
 
 /** `stopped` answers `stop`, once every checkpoint is written. */
-export type ShipperReport = { type: 'done'; slot: number } | { type: 'stopped' }
+export type ShipperReport =
+  | { type: 'done'; slot: number }
+  | { type: 'removed'; record: RunRecord }
+  | { type: 'stopped' }
 
 /** While an outage lasts it is told this often. */
 const REMIND_MS = 60_000
@@ -81,11 +85,13 @@ const producer = new Producer(
 const shipper = new Shipper({
   journal,
   journalMax: settings.JOURNAL_MAX,
+  runsMax: settings.RUNS_MAX,
   topic: settings.KAFKA_TOPIC,
   slots: new Slots(memory),
   producer,
   events: {
     done: (slot) => report({ type: 'done', slot }),
+    removed: (record) => report({ type: 'removed', record }),
     skipped: (run, offset, bytes) =>
       log.error(
         { run, offset, bytes },
@@ -111,6 +117,7 @@ const shipper = new Shipper({
 let stopping = false
 port.on('message', (request: ShipperRequest) => {
   if (request.type === 'add') return shipper.add(request.slot, request.record, request.checkpoint)
+  if (request.type === 'keep') return shipper.keep(request.record, request.checkpoint)
   stopping = true
   void shipper.stop().then(() => report({ type: 'stopped' }))
 })

@@ -5,10 +5,11 @@
  * - One batch is in flight. The next may be built meanwhile; it is sent after the one before is acknowledged, so a
  *   run's records stand in Kafka in the order of its lines (second copies aside).
  * - A run's checkpoint is the state behind the last acknowledged batch, never behind one that was merely built.
- * - A segment is removed only after a checkpoint past it is durable; a run's folder after its `end` is acknowledged.
+ * - A segment is removed only after a checkpoint past it is durable; a run's folder after its `end` is acknowledged. Until then,
+ *   and as long after as its container's budget allows, it is there for `docker logs`.
  * - What Kafka refuses for its size goes again in smaller chunks, down to a line: that one is given up, and told in `lost`. What
  *   it refuses for want of the partition goes to another. Either way the runs of the batch are built anew from what is acknowledged.
- * - The journals stay within `journalMax`: the run that holds the most gives its oldest segment. Its lines are counted as they would
+ * - The journals stay within `journalMax`: what is shipped goes first, then the run that holds the most gives its oldest segment. Its lines are counted as they would
  *   have been shipped, and a checkpoint behind them is durable before it goes; the next chunk tells them in `lost`.
  * - Memory is bounded whatever waits: two arenas of encoded chunks, one workspace, and a pending split line a source.
  */
@@ -21,6 +22,7 @@ import { CHUNK_OVERHEAD, ChunkBuilder } from './chunks.ts'
 import { Cursor } from './cursor.ts'
 import { MAX_FRAME_BYTES } from './frames.ts'
 import { JournalReader, removeRun, runFolder } from './journal.ts'
+import { Retention } from './retention.ts'
 import type { RunRecord } from './run.ts'
 import type { Slots } from './slots.ts'
 
@@ -75,8 +77,10 @@ type Batch = {
 }
 
 export type ShipperEvents = {
-  /** The run is acknowledged to its end, and its folder is gone. */
+  /** The run is acknowledged to its end: its slot is free. */
   done(slot: number): void
+  /** A run's folder is gone. */
+  removed(record: RunRecord): void
   /** Bytes of the journal were no frame and were passed over. */
   skipped(run: string, offset: number, bytes: number): void
   /** Kafka refused a batch of so many runs. Nothing is lost by that: it goes again in another form. */
@@ -89,6 +93,8 @@ export type ShipperOptions = {
   /** The folder of the journals, and how many bytes they may take together. */
   journal: string
   journalMax: number
+  /** As many runs that are over and shipped are kept at most. */
+  runsMax: number
   topic: string
   slots: Slots
   producer: Producer
@@ -103,6 +109,7 @@ export class Shipper {
   #producer: Producer
   #events: ShipperEvents
   #runs: Run[] = []
+  #retention: Retention
   #unsaved = new Set<Run>()
   #partitions: number | undefined
   #chunk = new ChunkBuilder()
@@ -119,6 +126,13 @@ export class Shipper {
     this.#slots = options.slots
     this.#producer = options.producer
     this.#events = options.events
+    const { journal, runsMax, events } = options
+    this.#retention = new Retention({ journal, runsMax, removed: (record) => events.removed(record) })
+  }
+
+  /** Takes up a run that is over and shipped, for readers alone. Older ones first. */
+  keep(record: RunRecord, checkpoint: ShippingCheckpoint): void {
+    this.#retention.keep(record, checkpoint.offset)
   }
 
   /** Takes up a run from its checkpoint on, or from its beginning where it has none. */
@@ -130,7 +144,7 @@ export class Shipper {
       record,
       folder,
       id: Buffer.from(record.run.replaceAll('-', ''), 'hex'),
-      key: recordKey(record.service, record.module),
+      key: record.options.key === 'run' ? record.run : recordKey(record.service, record.module),
       headers: recordHeaders(record),
       reader,
       partition: checkpoint.partition,
@@ -378,11 +392,39 @@ export class Shipper {
   }
 
   #remove(run: Run): void {
-    run.reader.close()
+    const { record, reader, acked } = run
+    reader.close()
     this.#unsaved.delete(run)
     this.#runs.splice(this.#runs.indexOf(run), 1)
-    removeRun(this.#journal, run.record.run)
+    if (record.options.cacheBytes === 0 || acked.offset === 0) {
+      removeRun(this.#journal, record.run)
+      this.#events.removed(record)
+    } else {
+      writeCheckpoint(run.folder, { ...acked, ended: true }, false)
+      this.#retention.keep(record, acked.offset)
+      while (this.#shipped(record) > record.options.cacheBytes && this.#retention.giveOldest(record.container.id));
+    }
     this.#events.done(run.slot)
+  }
+
+  /** Bytes of the container that are shipped and still there. */
+  #shipped({ container }: RunRecord): number {
+    return this.#runs.reduce(
+      (sum, run) => (run.record.container.id === container.id ? sum + run.acked.offset - run.reader.start : sum),
+      this.#retention.bytes(container.id),
+    )
+  }
+
+  /** Drops what is shipped beyond the budget of the run's container: runs that are over first, then its own. */
+  #trim(run: Run): void {
+    const { container, options } = run.record
+    let over = this.#shipped(run.record) - options.cacheBytes
+    if (over <= 0) return
+    while (over > 0 && this.#retention.giveOldest(container.id)) over = this.#shipped(run.record) - options.cacheBytes
+    if (over <= 0 || !run.reader.droppable(run.acked.offset)) return
+    writeCheckpoint(run.folder, run.acked, true)
+    while (run.reader.droppable(run.acked.offset) && this.#shipped(run.record) > options.cacheBytes)
+      run.reader.dropFirst()
   }
 
   #held(run: Run): number {
@@ -390,17 +432,18 @@ export class Shipper {
   }
 
   #keepWithinMax(): void {
-    let held = this.#runs.reduce((sum, run) => sum + this.#held(run), 0)
-    const largestFirst = held > this.#journalMax ? this.#runs.toSorted((a, b) => this.#held(b) - this.#held(a)) : []
-    for (const run of largestFirst) {
-      while (held > this.#journalMax) {
-        const before = this.#held(run)
-        if (!this.#giveSegment(run)) break
-        held -= before - this.#held(run)
-        // Another one may hold the most now.
-        if (this.#held(run) < this.#held(largestFirst.at(1) ?? run)) break
+    const held = () => this.#runs.reduce((sum, run) => sum + this.#held(run), this.#retention.bytes())
+    if (held() <= this.#journalMax) return
+    while (held() > this.#journalMax && this.#retention.giveOldest());
+    const byHeld = (a: Run, b: Run) => this.#held(b) - this.#held(a)
+    for (const shipped of [true, false]) {
+      while (held() > this.#journalMax) {
+        // The largest has a segment to give, or only the one that is being written.
+        const run = this.#runs
+          .toSorted(byHeld)
+          .find((run) => (!shipped || run.reader.droppable(run.acked.offset)) && this.#giveSegment(run))
+        if (!run) break
       }
-      if (held <= this.#journalMax) return
     }
   }
 
@@ -427,7 +470,7 @@ export class Shipper {
     }
     run.acked = cursor.state(run.partition)
     writeCheckpoint(run.folder, run.acked, true)
-    run.reader.dropBefore(run.acked.offset)
+    run.reader.dropFirst()
     if (run.cursor.offset < run.acked.offset) this.#rewind(run)
     return true
   }
@@ -447,12 +490,11 @@ export class Shipper {
   #saveCheckpoints(all: boolean): void {
     const now = performance.now()
     for (const run of this.#unsaved) {
-      const shipped = run.reader.droppable(run.acked.offset)
-      if (!all && !shipped && now - run.savedAt < CHECKPOINT_MS) continue
-      writeCheckpoint(run.folder, run.acked, shipped)
+      if (run.reader.droppable(run.acked.offset)) this.#trim(run)
+      if (!all && now - run.savedAt < CHECKPOINT_MS) continue
+      writeCheckpoint(run.folder, run.acked, false)
       run.savedAt = now
       this.#unsaved.delete(run)
-      if (shipped) run.reader.dropBefore(run.acked.offset)
     }
   }
 }

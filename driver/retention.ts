@@ -1,0 +1,60 @@
+/**
+ * Retention: the journals of runs that are over and shipped, kept so that `docker logs` has something to read.
+ *
+ * Invariants
+ * - Only what Kafka has acknowledged is in here, so whatever goes is no line lost.
+ * - Oldest first: within a container by segment, and runs beyond `runsMax` as a whole.
+ */
+import { JournalReader, removeRun, runFolder } from './journal.ts'
+import type { RunRecord } from './run.ts'
+
+type Kept = { record: RunRecord; reader: JournalReader; end: number }
+
+export type RetentionOptions = {
+  journal: string
+  /** As many runs are kept at most. */
+  runsMax: number
+  /** A run is gone. */
+  removed(record: RunRecord): void
+}
+
+export class Retention {
+  #options: RetentionOptions
+  /** The oldest first. */
+  #kept: Kept[] = []
+
+  constructor(options: RetentionOptions) {
+    this.#options = options
+  }
+
+  /** Keeps a run. Others go where there are more than `runsMax` by now. */
+  keep(record: RunRecord, end: number): void {
+    this.#kept.push({ record, reader: new JournalReader(runFolder(this.#options.journal, record.run)), end })
+    while (this.#kept.length > this.#options.runsMax) this.#remove(this.#kept[0]!)
+  }
+
+  /** Bytes that are kept, of one container where it is given. */
+  bytes(container?: string): number {
+    let bytes = 0
+    for (const { record, reader, end } of this.#kept) {
+      if (container === undefined || record.container.id === container) bytes += end - reader.start
+    }
+    return bytes
+  }
+
+  /** Removes the oldest segment, of one container where it is given. @returns whether there was one */
+  giveOldest(container?: string): boolean {
+    const oldest = this.#kept.find(({ record }) => container === undefined || record.container.id === container)
+    if (!oldest) return false
+    if (oldest.reader.bases().length > 1) oldest.reader.dropFirst()
+    else this.#remove(oldest)
+    return true
+  }
+
+  #remove(kept: Kept): void {
+    this.#kept.splice(this.#kept.indexOf(kept), 1)
+    kept.reader.close()
+    removeRun(this.#options.journal, kept.record.run)
+    this.#options.removed(kept.record)
+  }
+}
