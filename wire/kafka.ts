@@ -2,6 +2,7 @@
  * The connection to Kafka: one place that knows kafkajs's habits, for driver and consumer alike.
  *
  * - zstd is Node's own; output is capped, because a record batch of a few KB can claim to inflate to anything.
+ * - Seeds are asked before one is taken (seeds.ts).
  * - kafkajs logs into ours. Its own errors are retries to us: only the caller knows whether a line was lost, so
  *   nothing of kafkajs is passed on above `warn`.
  */
@@ -9,6 +10,7 @@ import { promisify } from 'node:util'
 import { constants, zstdCompress, zstdDecompress } from 'node:zlib'
 import kafkajs, { type Kafka as KafkaClient, type KafkaConfig } from 'kafkajs'
 import type { Logger } from 'pino'
+import { answeringBrokers } from './seeds.ts'
 
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = kafkajs
 
@@ -52,7 +54,7 @@ export type KafkaOptions = {
 /** A kafkajs client that speaks zstd and logs into `logger`. Connects nothing yet. */
 export function kafkaClient(options: KafkaOptions): KafkaClient {
   return new Kafka({
-    brokers: options.brokers,
+    brokers: () => answeringBrokers(options.brokers),
     clientId: options.clientId,
     requestTimeout: options.requestTimeout ?? 10_000,
     connectionTimeout: 3_000,

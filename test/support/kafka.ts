@@ -66,9 +66,14 @@ export class Kafka {
     await Promise.all(this.#containers.map((container) => docker.getContainer(container.getId()).stop({ t: 20 })))
   }
 
-  /** Starts them again, on the same ports and data, and waits until they answer. */
+  /** Starts those that do not run, on the same ports and data, and waits until they answer. */
   async start(): Promise<void> {
-    await Promise.all(this.#containers.map((container) => docker.getContainer(container.getId()).start()))
+    await Promise.all(
+      this.#containers.map(async (container) => {
+        const broker = docker.getContainer(container.getId())
+        if (!(await broker.inspect()).State.Running) await broker.start()
+      }),
+    )
     await this.#ready()
   }
 

@@ -1,0 +1,96 @@
+/** Brokers of three that are killed, stopped or all of them deaf, with two replicas: lines flow again soon, or land afterwards. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { paced } from '../support/container.ts'
+import { docker } from '../support/engine.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { numberedLines, printed } from '../support/printed.ts'
+import { until } from '../support/until.ts'
+
+/** From the moment that a broker goes: Kafka takes 9 s to notice one that hangs. */
+const FLOWS_AGAIN_SECONDS = 20
+
+let house: House
+beforeAll(async () => {
+  house = await startHouse('outage', { brokers: 3 })
+})
+afterAll(() => house?.[Symbol.asyncDispose]())
+
+const writing = (lines = 100_000) => house.run({ print: printed(numberedLines(lines, 105)), command: paced(10_000) })
+
+/** Which broker, by its place, leads most partitions of the topic. */
+async function leader(): Promise<number> {
+  const { topics } = await house.kafka.admin((admin) => admin.fetchTopicMetadata({ topics: [house.topic] }))
+  const leaders = topics[0]!.partitions.map((partition) => partition.leader)
+  const count = (id: number) => leaders.filter((leader) => leader === id).length
+  return leaders.toSorted((a, b) => count(b) - count(a))[0]! - 1
+}
+
+/** Waits until records of each partition that is written to are acknowledged again. @returns after how many seconds */
+async function flowsAgain(): Promise<number> {
+  const begun = performance.now()
+  const container = await house.run({ print: printed(numberedLines(100, 105)) })
+  expect(await container.ended()).toBe(0)
+  await until('the journal is shipped', () => house.plugin.shipped, 60)
+  return (performance.now() - begun) / 1000
+}
+
+describe('one of three brokers', () => {
+  it('is stopped, and answers nobody: its partitions flow again, and all lines land', async () => {
+    const before = await writing(40_000)
+    const [pid] = [(await house.kafka.pids())[await leader()]!]
+    process.kill(pid, 'SIGSTOP')
+    try {
+      expect(await flowsAgain()).toBeLessThan(FLOWS_AGAIN_SECONDS)
+    } finally {
+      process.kill(pid, 'SIGCONT')
+    }
+    expect(await before.ended()).toBe(0)
+    await house.landed()
+  })
+
+  it('is killed: its partitions flow again, and all lines land', async () => {
+    const before = await writing(40_000)
+    const [pid] = [(await house.kafka.pids())[await leader()]!]
+    process.kill(pid, 'SIGKILL')
+    expect(await flowsAgain()).toBeLessThan(FLOWS_AGAIN_SECONDS)
+    await house.kafka.start()
+    expect(await before.ended()).toBe(0)
+    await house.landed()
+  })
+})
+
+it('all brokers take connections and never answer: Docker does not notice, and all lines land afterwards', async () => {
+  const before = await writing(40_000)
+  const pids = await house.kafka.pids()
+  for (const pid of pids) process.kill(pid, 'SIGSTOP')
+  try {
+    for (let i = 0; i < 3; i++) {
+      const begun = performance.now()
+      const container = await house.run({
+        print: printed('a line\n'),
+        command: ['sh', '-c', 'cat /in/stdout; exec sleep 600'],
+      })
+      await container.inspect()
+      const logs = await docker.getContainer(container.id).logs({ stdout: true, tail: 1 })
+      expect(logs.toString()).toContain('a line')
+      await container.stop(0)
+      expect(performance.now() - begun).toBeLessThan(4000)
+    }
+    expect(await before.ended()).toBe(0)
+  } finally {
+    for (const pid of pids) process.kill(pid, 'SIGCONT')
+  }
+  await house.landed()
+})
+
+it('partitions are added to the topic: what is started then lands, on whichever of them', async () => {
+  await house.kafka.admin((admin) => admin.createPartitions({ topicPartitions: [{ topic: house.topic, count: 12 }] }))
+  const containers = await Promise.all(
+    Array.from({ length: 8 }, () => house.run({ print: printed(numberedLines(100, 105)) })),
+  )
+  await house.landed(...containers)
+})
+
+it('and when all has come to rest, nothing stands twice', async () => {
+  await house.settled()
+})
