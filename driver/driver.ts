@@ -22,6 +22,7 @@ import type { IntakeData, IntakeReport, IntakeRequest } from './intake-thread.ts
 import { journalEnd, listRuns, listSegments, removeRun, runFolder } from './journal.ts'
 import { eventfd } from './kernel.ts'
 import { readLogOpts } from './log-opts.ts'
+import type { Health, RunState } from './metrics.ts'
 import { LogReader, type ReadConfig } from './read-logs.ts'
 import { createRun, type RunRecord, readRun, renameRun } from './run.ts'
 import type { Settings } from './settings.ts'
@@ -30,6 +31,8 @@ import { Slots } from './slots.ts'
 
 /** What we wait for the disk at most before StartLogging is refused. */
 const DEADLINE_MS = 5000
+
+const METRICS_MS = 2000
 
 /** How long a stop waits for what is under way to be acknowledged. */
 const STOP_MS = 1500
@@ -56,6 +59,8 @@ export class Driver {
   #bySlot = new Map<number, Run>()
   #history = new History()
   #logReader: LogReader
+  #unstopped = 0
+  #metrics: PromiseWithResolvers<{ text: string; health: Health }> | undefined
   #opening = new Map<number, (fifo: string | undefined) => void>()
   #stopping = false
 
@@ -344,6 +349,7 @@ export class Driver {
 
   #ended(run: Run): void {
     this.#byFile.delete(run.record.file)
+    if (!run.stopping) this.#unstopped++
     unlinkFifo(run.record.file)
     run.over.resolve()
     this.#slots.ring()
@@ -351,6 +357,10 @@ export class Driver {
 
   #shipperReport(report: ShipperReport): void {
     if (report.type === 'removed') this.#history.remove(report.record)
+    if (report.type === 'metrics') {
+      this.#metrics?.resolve(report)
+      this.#metrics = undefined
+    }
     if (report.type !== 'done') return
     const run = this.#bySlot.get(report.slot)
     if (run) this.#forget(run)
@@ -362,6 +372,22 @@ export class Driver {
     this.#slots.free(run.slot)
     const readable: Readable = run
     readable.slot = undefined
+  }
+
+  get runs(): RunState {
+    return { open: this.#byFile.size, unstopped: this.#unstopped }
+  }
+
+  /** What shipping counted. Rejects when it does not say within METRICS_MS. */
+  async shipping(): Promise<{ text: string; health: Health }> {
+    if (!this.#metrics) {
+      this.#metrics = Promise.withResolvers()
+      this.#tellShipper({ type: 'metrics' })
+    }
+    const late = sleep(METRICS_MS, undefined, { ref: false }).then(() => {
+      throw new Error(`the thread for shipping does not say within ${METRICS_MS} ms how it is`)
+    })
+    return Promise.race([this.#metrics.promise, late])
   }
 
   /** Lets go of everything: what is in the FIFOs stays there for the next driver, checkpoints are written. */

@@ -16,6 +16,7 @@ export const ERRORS = {
   READ_LOGS_OFF: 'user',
   READ_LOGS_BROKEN: 'operator',
   DEADLINE: 'operator',
+  METRICS_REFUSED: 'operator',
   JOURNAL_REFUSED: 'operator',
   JOURNAL_FOREIGN: 'operator',
   JOURNAL_FULL: 'operator',

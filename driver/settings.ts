@@ -1,6 +1,6 @@
 /** The plugin's settings: the env of plugin-config.json, set by `docker plugin set` and empty where nobody did. */
 import { z } from 'zod'
-import { byteSize, commonSettings } from '../wire/settings.ts'
+import { address, byteSize, commonSettings } from '../wire/settings.ts'
 
 export const settingsSchema = z.object({
   ...commonSettings,
@@ -10,6 +10,11 @@ export const settingsSchema = z.object({
     .describe(
       'Bytes that the journals of all runs may take, such as 2g. Beyond it what is kept for docker logs goes first, then the oldest lines of the largest journal, counted.',
     ),
+  METRICS_ADDR: z
+    .union([z.literal('off').transform(() => undefined), address])
+    .prefault('127.0.0.1:9463')
+    .describe('Where `/metrics` for Prometheus and `/healthz` are served, host:port; `off`: nowhere.'),
+  HOST_NAME: z.string().max(253).prefault('').describe('What the host is called in the records. Empty: its own name.'),
   RUNS_MAX: z.coerce
     .number({ error: 'must be a whole number' })
     .int({ error: 'must be a whole number' })

@@ -5,6 +5,7 @@ import { kafkaClient } from '../wire/kafka.ts'
 import { Producer } from '../wire/producer.ts'
 import type { ShippingCheckpoint } from './checkpoint.ts'
 import type { ErrorCode } from './errors.ts'
+import { type Health, ShippingMetrics } from './metrics.ts'
 import type { RunRecord } from './run.ts'
 import type { Settings } from './settings.ts'
 import { Shipper } from './shipper.ts'
@@ -15,12 +16,14 @@ export type ShipperData = { slots: SharedArrayBuffer; port: MessagePort; journal
 export type ShipperRequest =
   | { type: 'add'; slot: number; record: RunRecord; checkpoint: ShippingCheckpoint }
   | { type: 'keep'; record: RunRecord; checkpoint: ShippingCheckpoint }
+  | { type: 'metrics' }
   | { type: 'stop' }
 
-/** `stopped` answers `stop`, once every checkpoint is written. */
+/** `metrics` answers `metrics`, `stopped` answers `stop`, once every checkpoint is written. */
 export type ShipperReport =
   | { type: 'done'; slot: number }
   | { type: 'removed'; record: RunRecord }
+  | { type: 'metrics'; text: string; health: Health }
   | { type: 'stopped' }
 
 /** While an outage lasts it is told this often. */
@@ -64,6 +67,7 @@ const producer = new Producer(
     }),
   {
     failed(error, attempts) {
+      metrics.failed()
       if (!due('KAFKA_AWAY', attempts === 1)) return
       log.warn(
         {
@@ -82,7 +86,7 @@ const producer = new Producer(
   },
 )
 
-const shipper = new Shipper({
+const shipper: Shipper = new Shipper({
   journal,
   journalMax: settings.JOURNAL_MAX,
   runsMax: settings.RUNS_MAX,
@@ -92,11 +96,14 @@ const shipper = new Shipper({
   events: {
     done: (slot) => report({ type: 'done', slot }),
     removed: (record) => report({ type: 'removed', record }),
-    skipped: (run, offset, bytes) =>
+    acknowledged: (sent) => metrics.acknowledged(sent),
+    skipped(run, offset, bytes) {
+      metrics.skipped(bytes)
       log.error(
         { run, offset, bytes },
         'bytes in the journal are no frames of dockerd and were passed over; lines in them are lost',
-      ),
+      )
+    },
     refused(reason, message, runs) {
       if (!due('KAFKA_REFUSED', false)) return
       log.warn(
@@ -105,6 +112,7 @@ const shipper = new Shipper({
       )
     },
     lost(run, range) {
+      metrics.lost(range.reason, range.count)
       if (range.reason === 'journal-full') return tellJournalFull(range.count)
       log.error(
         { code: 'LINE_TOO_LARGE', run, ...range },
@@ -114,10 +122,16 @@ const shipper = new Shipper({
   },
 })
 
+const metrics = new ShippingMetrics(() => shipper.state)
+
 let stopping = false
 port.on('message', (request: ShipperRequest) => {
   if (request.type === 'add') return shipper.add(request.slot, request.record, request.checkpoint)
   if (request.type === 'keep') return shipper.keep(request.record, request.checkpoint)
+  if (request.type === 'metrics') {
+    void metrics.text().then((text) => report({ type: 'metrics', text, health: metrics.health }))
+    return
+  }
   stopping = true
   void shipper.stop().then(() => report({ type: 'stopped' }))
 })

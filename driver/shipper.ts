@@ -65,6 +65,8 @@ type Run = {
   /** Acknowledged up to here, and what the checkpoint on disk says. */
   acked: ShippingCheckpoint
   savedAt: number
+  /** What is not acknowledged yet was journalled after this moment, ms of the monotonic clock. */
+  behindSince: number
 }
 
 type Batch = {
@@ -74,6 +76,24 @@ type Batch = {
   records: OutgoingRecord[]
   /** State of each run behind this batch, and whether the batch holds its end. */
   states: Map<Run, { state: ShippingCheckpoint; ended: boolean }>
+  /** Lines in all, and of each chunk the time of its first line, ms since 1970. */
+  lines: number
+  times: number[]
+  builtAt: number
+}
+
+/** What Kafka acknowledged with one send. */
+export type Acknowledged = { lines: number; bytes: number; times: readonly number[] }
+
+/** How the journals stand. */
+export type JournalState = {
+  /** Bytes of all journals, and those that Kafka has not acknowledged. */
+  bytes: number
+  unshippedBytes: number
+  /** How long the oldest of those has been waiting, s. */
+  oldestUnshipped: number
+  /** Runs that are open or not shipped to their end. */
+  runs: number
 }
 
 export type ShipperEvents = {
@@ -81,6 +101,8 @@ export type ShipperEvents = {
   done(slot: number): void
   /** A run's folder is gone. */
   removed(record: RunRecord): void
+  /** A send was acknowledged. */
+  acknowledged(sent: Acknowledged): void
   /** Bytes of the journal were no frame and were passed over. */
   skipped(run: string, offset: number, bytes: number): void
   /** Kafka refused a batch of so many runs. Nothing is lost by that: it goes again in another form. */
@@ -156,6 +178,7 @@ export class Shipper {
       seen: 0,
       acked: checkpoint,
       savedAt: Number.NEGATIVE_INFINITY,
+      behindSince: performance.now(),
     })
   }
 
@@ -241,6 +264,19 @@ export class Shipper {
     run.seen = -1
   }
 
+  get state(): JournalState {
+    const now = performance.now()
+    const state = { bytes: this.#retention.bytes(), unshippedBytes: 0, oldestUnshipped: 0, runs: this.#runs.length }
+    for (const run of this.#runs) {
+      state.bytes += this.#held(run)
+      const unshipped = this.#slots.written(run.slot) - run.acked.offset
+      if (unshipped === 0) continue
+      state.unshippedBytes += unshipped
+      state.oldestUnshipped = Math.max(state.oldestUnshipped, (now - run.behindSince) / 1000)
+    }
+    return state
+  }
+
   /** Ends `loop`, which rejects if a send is under way, and writes what is acknowledged by now into the checkpoints. */
   async stop(): Promise<void> {
     this.#stopped = true
@@ -263,7 +299,16 @@ export class Shipper {
 
   #build(): Batch {
     const arena = this.#arenas.pop() ?? Buffer.alloc(BATCH_BYTES)
-    const batch: Batch = { arena, bytes: 0, partitionBytes: new Map(), records: [], states: new Map() }
+    const batch: Batch = {
+      arena,
+      bytes: 0,
+      partitionBytes: new Map(),
+      records: [],
+      states: new Map(),
+      lines: 0,
+      times: [],
+      builtAt: performance.now(),
+    }
     const count = this.#runs.length
     for (let i = 0; i < count && this.#room(batch, undefined) > 2 * CHUNK_OVERHEAD; i++) {
       const run = this.#runs[(this.#turn + i) % count]!
@@ -290,6 +335,7 @@ export class Shipper {
     const { cursor } = run
     const before = cursor.offset
     if (before === written && !ended) return
+    if (before === run.acked.offset) run.behindSince = batch.builtAt
     const partition = this.#partitionOf(run)
     this.#begin(run, batch, partition)
     const done = cursor.advance(this.#chunk, written, ended, () => {
@@ -345,6 +391,10 @@ export class Shipper {
       end: end ? [cursor.lines.next[0] - 1, cursor.lines.next[1] - 1] : undefined,
     })
     cursor.lost = []
+    if (columns.lines > 0) {
+      batch.lines += columns.lines
+      batch.times.push(Number(columns.t0 / 1_000_000n))
+    }
     batch.arena.set(encoded, batch.bytes)
     const value = batch.arena.subarray(batch.bytes, batch.bytes + encoded.length)
     batch.bytes += encoded.length
@@ -380,9 +430,11 @@ export class Shipper {
   }
 
   #acknowledged(batch: Batch): void {
+    if (batch.records.length > 0) this.#events.acknowledged(batch)
     for (const [run, { state, ended }] of batch.states) {
       // What was given up meanwhile may reach further.
       if (state.offset > run.acked.offset) run.acked = state
+      run.behindSince = batch.builtAt
       run.chunkBytes = Math.min(MAX_DATA_BYTES, run.chunkBytes * 2)
       run.alone &&= run.chunkBytes < MAX_DATA_BYTES
       if (ended) this.#remove(run)

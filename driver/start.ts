@@ -4,6 +4,7 @@ import { hostname } from 'node:os'
 import pino from 'pino'
 import { readSettings, SettingsError } from '../wire/settings.ts'
 import { Driver } from './driver.ts'
+import { metricsApi } from './metrics.ts'
 import { pluginApi } from './plugin-api.ts'
 import { type Settings, settingsSchema } from './settings.ts'
 
@@ -31,15 +32,22 @@ function settingsOrExit(): Settings {
 export async function start({ journal, fifos, server }: StartOptions): Promise<void> {
   const settings = settingsOrExit()
   const log = pino({ level: settings.LOG_LEVEL, base: { thread: 'main' } })
-  const driver = new Driver({ journal, host: hostname(), settings, log })
+  const driver = new Driver({ journal, host: settings.HOST_NAME || hostname(), settings, log })
   await driver.recover(fifos)
   const api = pluginApi(driver, log, server)
   await api.ready()
+  const metrics = settings.METRICS_ADDR && metricsApi({ runs: () => driver.runs, shipping: () => driver.shipping() })
+  metrics?.listen(settings.METRICS_ADDR!).catch((error: Error) => {
+    log.warn(
+      { code: 'METRICS_REFUSED', address: settings.METRICS_ADDR, error: error.message },
+      'metrics are not served, all else goes on; free the address, or set METRICS_ADDR to another one or to off',
+    )
+  })
   log.info({ brokers: settings.KAFKA_BROKERS, topic: settings.KAFKA_TOPIC, journal }, 'tallyman driver is up')
 
   const stop = async (signal: string): Promise<void> => {
     log.info({ signal }, 'stopping; what is not shipped yet stays in the journal and in the pipes')
-    await Promise.all([api.close(), driver.stop()])
+    await Promise.all([api.close(), metrics?.close(), driver.stop()])
     process.exit(0)
   }
   process.once('SIGTERM', stop)

@@ -18,6 +18,7 @@ import { BASE_IMAGE, imageOf, lockEngine, removeContainers } from './engine.ts'
 import { Kafka } from './kafka.ts'
 import { compareModule, difference, expectedSize, sizeOf } from './oracle.ts'
 import { Plugin } from './plugin.ts'
+import { freePorts } from './ports.ts'
 import type { Printed } from './printed.ts'
 import { until } from './until.ts'
 
@@ -53,13 +54,15 @@ export class House {
   readonly topic: string
   readonly kafka: Kafka
   readonly plugin: Plugin
+  /** Where the plugin serves its metrics. */
+  readonly metrics: string
   readonly consumer: Consumer
   #residents: Resident[] = []
   #created = 0
   #disposables: AsyncDisposableStack
 
   constructor(
-    parts: Pick<House, 'id' | 'folder' | 'topic' | 'kafka' | 'plugin' | 'consumer'>,
+    parts: Pick<House, 'id' | 'folder' | 'topic' | 'kafka' | 'plugin' | 'metrics' | 'consumer'>,
     disposables: AsyncDisposableStack,
   ) {
     this.id = parts.id
@@ -67,6 +70,7 @@ export class House {
     this.topic = parts.topic
     this.kafka = parts.kafka
     this.plugin = parts.plugin
+    this.metrics = parts.metrics
     this.consumer = parts.consumer
     this.#disposables = disposables
   }
@@ -194,9 +198,13 @@ export async function startHouse(name: string, options: HouseOptions = {}): Prom
     ),
   )
   await consumer.start()
-  const plugin = building.use(await Plugin.start(PLUGIN, { ...settings, LOG_LEVEL: 'info', ...options.plugin }))
+  const [port] = await freePorts(1)
+  const metrics = `127.0.0.1:${port}`
+  const plugin = building.use(
+    await Plugin.start(PLUGIN, { ...settings, LOG_LEVEL: 'info', METRICS_ADDR: metrics, ...options.plugin }),
+  )
   // Before the plugin goes: without it dockerd takes 15 s for each.
   building.defer(() => removeContainers('generator'))
   await plugin.answers()
-  return new House({ id, folder, topic: id, kafka, plugin, consumer }, building.move())
+  return new House({ id, folder, topic: id, kafka, plugin, metrics: `http://${metrics}`, consumer }, building.move())
 }

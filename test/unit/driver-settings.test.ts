@@ -11,6 +11,8 @@ describe("the plugin's settings", () => {
       KAFKA_TOPIC: 'tallyman',
       LOG_LEVEL: 'info',
       JOURNAL_MAX: 2 * 1024 ** 3,
+      METRICS_ADDR: { host: '127.0.0.1', port: 9463 },
+      HOST_NAME: '',
       RUNS_MAX: 1000,
     })
   })

@@ -93,6 +93,7 @@ function house(journal: string, { journalMax = Number.POSITIVE_INFINITY, cacheBy
         producer: producer as unknown as Producer,
         events: {
           done: () => done.resolve(),
+          acknowledged: () => {},
           removed: ({ run }) => removed.push(run),
           skipped: (_run, _offset, bytes) => skips.push(bytes),
           refused: () => {},

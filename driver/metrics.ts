@@ -1,0 +1,160 @@
+/**
+ * What the operator sees: Prometheus metrics and the state of health, on METRICS_ADDR.
+ *
+ * Each thread counts what it does in a registry of its own; shipping's is asked for when somebody wants to see it, so nothing
+ * is counted twice and nothing goes between threads meanwhile.
+ */
+import Fastify, { type FastifyInstance } from 'fastify'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Acknowledged, JournalState } from './shipper.ts'
+
+/** Whether Kafka takes lines, and since when, ms since 1970. */
+export type Health = { kafka: 'reached' | 'away' | 'not asked yet'; since: number }
+
+/** Resolution of the event loop's delay, ms: a finer one wakes an idle driver more often than all else. */
+const LOOP_DELAY_MS = 100
+
+/** Seconds from a line's own time to the acknowledgement of the send that carried it. */
+const LATENCY_BUCKETS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600]
+
+/** What the thread for shipping counts. */
+export class ShippingMetrics {
+  health: Health = { kafka: 'not asked yet', since: Date.now() }
+  #registry = new Registry()
+  #metric = { registers: [this.#registry] }
+  #lines = new Counter({
+    name: 'tallyman_driver_lines_shipped_total',
+    help: 'Lines that Kafka has acknowledged.',
+    ...this.#metric,
+  })
+  #bytes = new Counter({
+    name: 'tallyman_driver_bytes_shipped_total',
+    help: 'Bytes of chunks that Kafka has acknowledged, before compression.',
+    ...this.#metric,
+  })
+  #lost = new Counter({
+    name: 'tallyman_driver_lines_lost_total',
+    help: 'Lines that were given up, by reason.',
+    labelNames: ['reason'],
+    ...this.#metric,
+  })
+  #skipped = new Counter({
+    name: 'tallyman_driver_bytes_skipped_total',
+    help: 'Bytes of the journal that were no frames of dockerd.',
+    ...this.#metric,
+  })
+  #sends = new Counter({
+    name: 'tallyman_driver_sends_total',
+    help: 'Sends that Kafka has acknowledged.',
+    ...this.#metric,
+  })
+  #failures = new Counter({
+    name: 'tallyman_driver_send_failures_total',
+    help: 'Sends that failed and were tried again.',
+    ...this.#metric,
+  })
+  #latency = new Histogram({
+    name: 'tallyman_driver_ack_latency_seconds',
+    help: "From the time of a chunk's first line to its acknowledgement by Kafka.",
+    buckets: LATENCY_BUCKETS,
+    ...this.#metric,
+  })
+
+  /** @param state how the journals stand when somebody asks */
+  constructor(state: () => JournalState) {
+    const gauge = (name: string, help: string, value: (state: JournalState) => number) =>
+      new Gauge({
+        name: `tallyman_driver_${name}`,
+        help,
+        collect() {
+          this.set(value(state()))
+        },
+        ...this.#metric,
+      })
+    gauge('journal_bytes', 'Bytes of all journals.', ({ bytes }) => bytes)
+    gauge('journal_unshipped_bytes', 'Bytes that Kafka has not acknowledged.', ({ unshippedBytes }) => unshippedBytes)
+    gauge(
+      'journal_oldest_unshipped_seconds',
+      'How long the oldest unshipped line has waited.',
+      (s) => s.oldestUnshipped,
+    )
+    gauge('runs_shipping', 'Runs that are open or not shipped to their end.', ({ runs }) => runs)
+    for (const reason of ['journal-full', 'too-large']) this.#lost.inc({ reason }, 0)
+  }
+
+  acknowledged({ lines, bytes, times }: Acknowledged): void {
+    this.#lines.inc(lines)
+    this.#bytes.inc(bytes)
+    this.#sends.inc()
+    const now = Date.now()
+    for (const time of times) this.#latency.observe(Math.max(0, now - time) / 1000)
+    if (this.health.kafka !== 'reached') this.health = { kafka: 'reached', since: now }
+  }
+
+  failed(): void {
+    this.#failures.inc()
+    if (this.health.kafka !== 'away') this.health = { kafka: 'away', since: Date.now() }
+  }
+
+  lost(reason: string, lines: number): void {
+    this.#lost.inc({ reason }, lines)
+  }
+
+  skipped(bytes: number): void {
+    this.#skipped.inc(bytes)
+  }
+
+  text(): Promise<string> {
+    return this.#registry.metrics()
+  }
+}
+
+/** What the main thread knows of the runs. */
+export type RunState = {
+  /** Runs whose FIFO is held open. */
+  open: number
+  /** Runs that ended without a StopLogging: dockerd was restarted, or died. */
+  unstopped: number
+}
+
+export type Sources = {
+  runs(): RunState
+  /** What shipping counted, and how it is. Rejects when it does not say. */
+  shipping(): Promise<{ text: string; health: Health }>
+}
+
+/** GET /metrics and GET /healthz, to be listened for. */
+export function metricsApi({ runs, shipping }: Sources): FastifyInstance {
+  const registry = new Registry()
+  const registers = [registry]
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_DELAY_MS })
+  new Gauge({
+    name: 'tallyman_driver_runs_open',
+    help: 'Runs whose FIFO is held open.',
+    registers,
+    collect() {
+      this.set(runs().open)
+    },
+  })
+  new Counter({
+    name: 'tallyman_driver_runs_unstopped_total',
+    help: 'Runs that ended without a StopLogging.',
+    registers,
+    collect() {
+      this.reset()
+      this.inc(runs().unstopped)
+    },
+  })
+
+  const api = Fastify({ forceCloseConnections: true })
+  api.get('/metrics', async (_request, reply) => {
+    reply.type(registry.contentType)
+    return `${await registry.metrics()}\n${(await shipping()).text}`
+  })
+  api.get('/healthz', async (_request, reply) => {
+    const { health } = await shipping()
+    reply.code(health.kafka === 'away' ? 503 : 200)
+    return { kafka: health.kafka, since: new Date(health.since).toISOString() }
+  })
+  return api
+}
