@@ -50,7 +50,12 @@ try {
   })
   const layout = new Layout(settings.LINE_FORMAT, new Days(settings.TZ_FILES), settings.KEEP_DAYS)
   const landing = new Landing({ topic: settings.KAFKA_TOPIC, state: root.state, ledger, layout, writer, log })
-  const kafka = kafkaClient({ brokers: settings.KAFKA_BROKERS, clientId: 'tallyman-consumer', logger: kafkaLog })
+  const kafka = kafkaClient({
+    brokers: settings.KAFKA_BROKERS,
+    clientId: settings.KAFKA_CLIENT_ID,
+    security: settings,
+    logger: kafkaLog,
+  })
   const subscriber = new Subscriber({ kafka, settings, owner: root.uuid, checkpoint, ledger, landing, writer, log })
   const api = httpApi(() => subscriber.trouble)
 

@@ -61,7 +61,8 @@ const producer = new Producer(
   () =>
     kafkaClient({
       brokers: settings.KAFKA_BROKERS,
-      clientId: 'tallyman-driver',
+      clientId: settings.KAFKA_CLIENT_ID,
+      security: settings,
       logger: kafkaLog,
       requestTimeout: 5_000,
     }),

@@ -66,7 +66,8 @@ mistake is named at once. Sizes are bytes, or end in \`k\`, \`m\` or \`g\`.
 
 ## The plugin
 
-Set with \`docker plugin set tallyman NAME=VALUE\` while it is disabled.
+Set with \`docker plugin set tallyman NAME=VALUE\` while it is disabled. Files that settings name are those that the plugin sees: it
+has the folder of the host that \`docker plugin set tallyman certs.source=/etc/tallyman\` says at \`/run/tallyman/certs\`.
 
 ${table(pluginSettings, 'setting')}
 

@@ -10,6 +10,7 @@ import { promisify } from 'node:util'
 import { constants, zstdCompress, zstdDecompress } from 'node:zlib'
 import kafkajs, { type Kafka as KafkaClient, type KafkaConfig } from 'kafkajs'
 import type { Logger } from 'pino'
+import { kafkaSecurity, type SecuritySettings } from './security.ts'
 import { answeringBrokers } from './seeds.ts'
 
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = kafkajs
@@ -46,15 +47,23 @@ export type KafkaOptions = {
   brokers: string[]
   clientId: string
   logger: Logger
+  /** How the connection is secured, where it is. */
+  security?: SecuritySettings
   /** How long a request may stay unanswered before kafkajs gives it up, ms. */
   requestTimeout?: number
   retry?: NonNullable<KafkaConfig['retry']>
 }
 
-/** A kafkajs client that speaks zstd and logs into `logger`. Connects nothing yet. */
+/**
+ * A kafkajs client that speaks zstd and logs into `logger`. Connects nothing yet.
+ * @throws Error for a certificate or password file that can't be read
+ */
 export function kafkaClient(options: KafkaOptions): KafkaClient {
+  const { ssl, sasl } = options.security ? kafkaSecurity(options.security) : {}
   return new Kafka({
-    brokers: () => answeringBrokers(options.brokers),
+    brokers: () => answeringBrokers(options.brokers, ssl),
+    ...(ssl && { ssl }),
+    ...(sasl && { sasl }),
     clientId: options.clientId,
     requestTimeout: options.requestTimeout ?? 10_000,
     connectionTimeout: 3_000,

@@ -3,7 +3,7 @@
  * else going on meanwhile: a stopped broker that is named first costs half a minute. So all are asked at once, and those
  * that say anything within a moment are handed over.
  */
-import { connect as connectTcp, type Socket } from 'node:net'
+import { connect as connectTcp, isIP, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 
 /** An ApiVersions request, version 0, of nobody: what every broker answers before anything else (kafka.apache.org/protocol). */
@@ -17,7 +17,7 @@ function answers(address: string, ssl: ConnectionOptions | undefined, timeout: n
   const colon = address.lastIndexOf(':')
   const target = { host: address.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(address.slice(colon + 1)) }
   const socket: Socket = ssl
-    ? connectTls({ servername: target.host, ...ssl, ...target }, () => resolve(true))
+    ? connectTls({ ...(isIP(target.host) ? {} : { servername: target.host }), ...ssl, ...target }, () => resolve(true))
     : connectTcp(target, () => socket.write(API_VERSIONS))
   socket.setTimeout(timeout, () => resolve(false))
   socket.once('data', () => resolve(true))

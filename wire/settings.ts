@@ -4,6 +4,7 @@
  */
 import { closest } from 'fastest-levenshtein'
 import { z } from 'zod'
+import { type SecuritySettings, securityProblems, securitySettings } from './security.ts'
 
 /** Every mistake of the environment at once, a line each, so that a bad deployment is mended in one go. */
 export class SettingsError extends Error {
@@ -65,6 +66,12 @@ export const commonSettings = {
     .regex(/^[A-Za-z0-9._-]{1,249}$/, { error: 'must be a Kafka topic name: letters, digits, dot, underscore, hyphen' })
     .default('tallyman')
     .describe('Topic that carries the lines.'),
+  KAFKA_CLIENT_ID: z
+    .string()
+    .max(249)
+    .prefault('tallyman')
+    .describe('What we are called in the logs and quotas of the brokers.'),
+  ...securitySettings,
   LOG_LEVEL: z
     .enum(['error', 'warn', 'info', 'debug', 'trace'])
     .default('info')
@@ -92,6 +99,8 @@ export function readSettings<S extends z.ZodObject>(
       problems.push(`${key}=${env[key]}: ${issue.message}`)
     }
   }
+  // What does not go together can only be told of values that are allowed, one by one.
+  if (result.success && 'KAFKA_TLS' in schema.shape) problems.push(...securityProblems(result.data as SecuritySettings))
   if (problems.length > 0 || !result.success) throw new SettingsError(problems)
   return result.data
 }

@@ -9,13 +9,13 @@
  * to house and set anew for each.
  */
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Consumer } from './consumer.ts'
 import { Container, type ContainerOptions } from './container.ts'
 import { BASE_IMAGE, imageOf, lockEngine, removeContainers } from './engine.ts'
-import { Kafka } from './kafka.ts'
+import { Kafka, USER } from './kafka.ts'
 import { compareModule, difference, expectedSize, sizeOf } from './oracle.ts'
 import { Plugin } from './plugin.ts'
 import { freePorts } from './ports.ts'
@@ -24,10 +24,15 @@ import { until } from './until.ts'
 
 const PLUGIN = 'tallyman-test:latest'
 const PARTITIONS = 3
+const PASSWORD = 'password'
+/** Where the plugin sees the folder that its mount `certs` is set to. */
+const CERTS_IN_PLUGIN = '/run/tallyman/certs'
 
 export type HouseOptions = {
   /** How many brokers Kafka has. */
   brokers?: number
+  /** Plugin and consumer speak SASL_SSL with Kafka; the password stands in `house.passwordFile`. */
+  secured?: boolean
   /** The consumer's settings that differ from a house's own. */
   consumer?: Record<string, string>
   /** What is run as the consumer, unless it is the source. */
@@ -78,6 +83,11 @@ export class House {
   /** Where the files are. */
   get root(): string {
     return join(this.folder, 'root')
+  }
+
+  /** The file with the password for Kafka, of a house that is `secured`. */
+  get passwordFile(): string {
+    return join(this.folder, 'certs', PASSWORD)
   }
 
   /** Creates a container that prints something known. `landed` expects its lines once it is created. */
@@ -167,6 +177,15 @@ export class House {
   }
 }
 
+/** The settings of plugin and consumer that secure the connection by the files in `certs`, or secure nothing. */
+const securedBy = (certs: string | undefined): Record<string, string> => ({
+  KAFKA_TLS: certs === undefined ? '' : 'true',
+  KAFKA_CA_FILE: certs === undefined ? '' : join(certs, 'ca.pem'),
+  KAFKA_SASL_MECHANISM: certs === undefined ? '' : 'plain',
+  KAFKA_SASL_USERNAME: certs === undefined ? '' : USER.name,
+  KAFKA_SASL_PASSWORD_FILE: certs === undefined ? '' : join(certs, PASSWORD),
+})
+
 /** @param name says which suite the house is for, in what it names */
 export async function startHouse(name: string, options: HouseOptions = {}): Promise<House> {
   await using building = new AsyncDisposableStack()
@@ -178,8 +197,17 @@ export async function startHouse(name: string, options: HouseOptions = {}): Prom
   const id = `tm-${name}-${randomBytes(3).toString('hex')}`
   const folder = mkdtempSync(join(tmpdir(), `${id}-`))
   building.defer(() => rmSync(folder, { recursive: true, force: true }))
-  const kafka = building.use(await Kafka.start(id, options.brokers))
-  const settings = { KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: id }
+  const certs = join(folder, 'certs')
+  if (options.secured) {
+    mkdirSync(certs)
+    writeFileSync(join(certs, PASSWORD), `${USER.password}\n`)
+  }
+  const kafka = building.use(await Kafka.start(id, options.brokers, options.secured ? certs : undefined))
+  const settings = {
+    KAFKA_BROKERS: (options.secured ? kafka.secured : kafka.brokers).join(),
+    KAFKA_TOPIC: id,
+    ...securedBy(options.secured ? certs : undefined),
+  }
   const consumer = building.use(
     await Consumer.create(
       {
@@ -201,7 +229,14 @@ export async function startHouse(name: string, options: HouseOptions = {}): Prom
   const [port] = await freePorts(1)
   const metrics = `127.0.0.1:${port}`
   const plugin = building.use(
-    await Plugin.start(PLUGIN, { ...settings, LOG_LEVEL: 'info', METRICS_ADDR: metrics, ...options.plugin }),
+    await Plugin.start(PLUGIN, {
+      ...settings,
+      ...securedBy(options.secured ? CERTS_IN_PLUGIN : undefined),
+      'certs.source': options.secured ? certs : '/etc/ssl/certs',
+      LOG_LEVEL: 'info',
+      METRICS_ADDR: metrics,
+      ...options.plugin,
+    }),
   )
   // Before the plugin goes: without it dockerd takes 15 s for each.
   building.defer(() => removeContainers('generator'))

@@ -3,7 +3,7 @@ import type { Admin, Kafka as Client } from 'kafkajs'
 import pino from 'pino'
 import { GenericContainer, type StartedTestContainer, Wait } from 'testcontainers'
 import { kafkaClient } from '../../wire/kafka.ts'
-import { docker, imageOf, LABEL } from './engine.ts'
+import { command, docker, imageOf, LABEL } from './engine.ts'
 import { freePorts } from './ports.ts'
 import { until } from './until.ts'
 
@@ -13,16 +13,22 @@ process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true'
 const PULLED = 'apache/kafka:4.4.0'
 const BUILT = 'tallyman-kafka:4.4.0'
 
-type Broker = { id: number; port: number; controllerPort: number }
+type Broker = { id: number; port: number; controllerPort: number; securePort: number }
+
+/** Who may log in over SASL_SSL. */
+export const USER = { name: 'tallyman', password: 'correct horse' }
 
 export class Kafka {
   /** Seeds, host:port. */
   readonly brokers: string[]
+  /** The same brokers over SASL_SSL, where `startSecured` made them. */
+  readonly secured: string[]
   readonly client: Client
   #containers: StartedTestContainer[]
 
-  private constructor(brokers: string[], containers: StartedTestContainer[]) {
+  private constructor(brokers: string[], secured: string[], containers: StartedTestContainer[]) {
     this.brokers = brokers
+    this.secured = secured
     this.#containers = containers
     this.client = kafkaClient({
       brokers,
@@ -33,12 +39,16 @@ export class Kafka {
     })
   }
 
-  /** @param name the containers are called by it */
-  static async start(name: string, count = 1): Promise<Kafka> {
+  /**
+   * @param name the containers are called by it
+   * @param certs a folder: then the brokers speak SASL_SSL as well, with a certificate whose signer it holds as `ca.pem`
+   */
+  static async start(name: string, count = 1, certs?: string): Promise<Kafka> {
     const image = await imageOf(...(process.env['KAFKA_IMAGE'] ? [process.env['KAFKA_IMAGE']] : [PULLED, BUILT]))
-    const ports = await freePorts(2 * count)
+    const ports = await freePorts(3 * count)
+    if (certs !== undefined) await makeCertificate(image, certs)
     const brokers = Array.from({ length: count }, (_, i): Broker => {
-      return { id: i + 1, port: ports[2 * i]!, controllerPort: ports[2 * i + 1]! }
+      return { id: i + 1, port: ports[3 * i]!, controllerPort: ports[3 * i + 1]!, securePort: ports[3 * i + 2]! }
     })
     const containers = await Promise.all(
       brokers.map((broker) =>
@@ -47,7 +57,8 @@ export class Kafka {
           .withLabels({ [LABEL]: 'kafka' })
           .withNetworkMode('host')
           .withDefaultLogDriver()
-          .withEnvironment(environment(broker, brokers))
+          .withEnvironment({ ...environment(broker, brokers), ...(certs !== undefined && secureEnvironment(broker)) })
+          .withBindMounts(certs === undefined ? [] : [{ source: certs, target: CERTS, mode: 'ro' }])
           .withWaitStrategy(Wait.forLogMessage(/Kafka Server started/))
           .withStartupTimeout(90_000)
           .start(),
@@ -55,6 +66,7 @@ export class Kafka {
     )
     const kafka = new Kafka(
       brokers.map(({ port }) => `127.0.0.1:${port}`),
+      certs === undefined ? [] : brokers.map(({ securePort }) => `127.0.0.1:${securePort}`),
       containers,
     )
     await kafka.#ready()
@@ -151,5 +163,38 @@ function environment(broker: Broker, brokers: Broker[]): Record<string, string> 
     KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS: '0',
     KAFKA_LOG_DIRS: '/var/lib/kafka/data',
     KAFKA_HEAP_OPTS: '-Xms128m -Xmx512m',
+  }
+}
+
+/** Where a broker finds its key. */
+const CERTS = '/certs'
+const STORE_PASSWORD = 'changeit'
+
+/** A key for the brokers, self-signed, with the JRE that is in Kafka's image; its certificate is `ca.pem`. */
+async function makeCertificate(image: string, certs: string): Promise<void> {
+  const keytool = (...args: string[]) =>
+    command(
+      ...(['docker', 'run', '--rm', '--user', '0', '--network', 'none', '--entrypoint', 'keytool'] as const),
+      ...['--volume', `${certs}:${CERTS}`, image, ...args],
+      ...['-alias', 'kafka', '-keystore', `${CERTS}/server.p12`, '-storepass', STORE_PASSWORD],
+    )
+  await keytool('-genkeypair', '-keyalg', 'EC', '-dname', 'CN=test', '-ext', 'SAN=IP:127.0.0.1', '-validity', '30')
+  await keytool('-exportcert', '-rfc', '-file', `${CERTS}/ca.pem`)
+  await command('chmod', '-R', 'a+rX', certs)
+}
+
+function secureEnvironment({ port, controllerPort, securePort }: Broker): Record<string, string> {
+  const plain = `PLAINTEXT://127.0.0.1:${port}`
+  const secure = `SASL_SSL://127.0.0.1:${securePort}`
+  return {
+    KAFKA_LISTENERS: `${plain},${secure},CONTROLLER://127.0.0.1:${controllerPort}`,
+    KAFKA_ADVERTISED_LISTENERS: `${plain},${secure}`,
+    KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: 'PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT',
+    KAFKA_SSL_KEYSTORE_TYPE: 'PKCS12',
+    KAFKA_SSL_KEYSTORE_LOCATION: `${CERTS}/server.p12`,
+    KAFKA_SSL_KEYSTORE_PASSWORD: STORE_PASSWORD,
+    KAFKA_SSL_KEY_PASSWORD: STORE_PASSWORD,
+    KAFKA_SASL_ENABLED_MECHANISMS: 'PLAIN',
+    KAFKA_LISTENER_NAME_SASL__SSL_PLAIN_SASL_JAAS_CONFIG: `org.apache.kafka.common.security.plain.PlainLoginModule required user_${USER.name}="${USER.password}";`,
   }
 }

@@ -9,6 +9,8 @@ describe("the consumer's settings", () => {
     expect(read({})).toEqual({
       KAFKA_BROKERS: ['127.0.0.1:9092'],
       KAFKA_TOPIC: 'tallyman',
+      KAFKA_CLIENT_ID: 'tallyman',
+      KAFKA_TLS: false,
       LOG_LEVEL: 'info',
       KAFKA_GROUP: 'tallyman',
       KAFKA_PARTITIONS: 12,

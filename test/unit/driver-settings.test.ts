@@ -9,6 +9,8 @@ describe("the plugin's settings", () => {
     expect(readSettings(settingsSchema, Object.fromEntries(names.map((name) => [name, ''])))).toEqual({
       KAFKA_BROKERS: ['127.0.0.1:9092'],
       KAFKA_TOPIC: 'tallyman',
+      KAFKA_CLIENT_ID: 'tallyman',
+      KAFKA_TLS: false,
       LOG_LEVEL: 'info',
       JOURNAL_MAX: 2 * 1024 ** 3,
       METRICS_ADDR: { host: '127.0.0.1', port: 9463 },

@@ -29,6 +29,8 @@ describe('settings', () => {
     expect(read({})).toEqual({
       KAFKA_BROKERS: ['127.0.0.1:9092'],
       KAFKA_TOPIC: 'tallyman',
+      KAFKA_CLIENT_ID: 'tallyman',
+      KAFKA_TLS: false,
       LOG_LEVEL: 'info',
       HTTP_ADDR: { host: '127.0.0.1', port: 4680 },
       ROOT: '/var/log/tallyman',

@@ -1,0 +1,37 @@
+/** Plugin and consumer over SASL_SSL, with a password from a file in the plugin's mount; a wrong one, and how it is mended. */
+import { writeFileSync } from 'node:fs'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { type House, startHouse } from '../support/house.ts'
+import { USER } from '../support/kafka.ts'
+import { numberedLines, printed } from '../support/printed.ts'
+import { until } from '../support/until.ts'
+
+let house: House
+beforeAll(async () => {
+  house = await startHouse('security', { secured: true })
+})
+afterAll(() => house?.[Symbol.asyncDispose]())
+
+it('lines land', async () => {
+  const container = await house.run({ print: printed(numberedLines(10_000, 105)) })
+  await house.landed(container)
+})
+
+it('with a wrong password containers start and stop as ever, and once it is mended all lines land', async () => {
+  await house.plugin.disable()
+  writeFileSync(house.passwordFile, 'wrong')
+  await house.plugin.enable()
+  await house.plugin.answers()
+  const container = await house.run({ print: printed(numberedLines(1_000, 105)) })
+  expect(await container.ended()).toBe(0)
+  await until(
+    'the driver says that Kafka is away',
+    async () => (await fetch(`${house.metrics}/healthz`)).status === 503,
+  )
+  writeFileSync(house.passwordFile, USER.password)
+  await house.landed(container)
+})
+
+it('and when all has come to rest, nothing stands twice', async () => {
+  await house.settled()
+})
