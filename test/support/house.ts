@@ -232,7 +232,7 @@ export async function startHouse(name: string, options: HouseOptions = {}): Prom
     await Plugin.start(PLUGIN, {
       ...settings,
       ...securedBy(options.secured ? CERTS_IN_PLUGIN : undefined),
-      'certs.source': options.secured ? certs : '/etc/ssl/certs',
+      'certs.source': options.secured ? certs : '/srv',
       LOG_LEVEL: 'info',
       METRICS_ADDR: metrics,
       ...options.plugin,
