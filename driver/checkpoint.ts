@@ -31,6 +31,8 @@ export type ShippingCheckpoint = {
   ended: boolean
   /** Where the first frame that begins in a segment begins, by the segment's base: readers start there. */
   starts: SegmentStart[]
+  /** Offset of the last gap whose lines are numbered and lost, −1 where there was none. */
+  gap: number
 }
 
 export type SegmentStart = [base: number, start: number]
@@ -61,6 +63,7 @@ const schema = z.object({
   skipped: z.int().min(0),
   ended: z.boolean(),
   starts: z.array(z.tuple([z.int().min(0), z.int().min(0)])),
+  gap: z.int().min(-1),
 })
 
 const path = (folder: string): string => join(folder, 'checkpoint')
@@ -74,11 +77,12 @@ export const startOfRun = (): ShippingCheckpoint => ({
   skipped: 0,
   ended: false,
   starts: [[0, 0]],
+  gap: -1,
 })
 
 /** @param durable also survive a loss of power: needed before a segment behind it is removed */
 export function writeCheckpoint(folder: string, checkpoint: ShippingCheckpoint, durable: boolean): void {
-  const { offset, partition, lines, lost, skipped, ended, starts } = checkpoint
+  const { offset, partition, lines, lost, skipped, ended, starts, gap } = checkpoint
   const { next, pending } = lines
   const row = {
     v: VERSION,
@@ -90,6 +94,7 @@ export function writeCheckpoint(folder: string, checkpoint: ShippingCheckpoint, 
     skipped,
     ended,
     starts,
+    gap,
   }
   replaceFile(path(folder), encode(row), durable)
 }
@@ -115,6 +120,7 @@ export function readCheckpoint(folder: string): ShippingCheckpoint | undefined {
     skipped: row.skipped,
     ended: row.ended,
     starts: row.starts,
+    gap: row.gap,
   }
 }
 

@@ -4,12 +4,13 @@
  * Invariants
  * - Where it comes to, and with which numbers, is a pure function of where it began and of the journal.
  * - A frame is taken whole or not at all: what is cut off by the end of what is written waits for its rest.
+ * - It stops at a gap, where lines were dropped: the chunk before it has to be sealed, because numbers go on behind it.
  */
-import type { LostRange } from '../wire/chunk.ts'
+import { type LostRange, type Source, STDERR, STDOUT } from '../wire/chunk.ts'
 import type { SegmentStart, ShippingCheckpoint } from './checkpoint.ts'
 import { type ChunkBuilder, READ_BYTES } from './chunks.ts'
-import { Frame, INCOMPLETE, readFrame, resync } from './frames.ts'
-import type { JournalReader } from './journal.ts'
+import { Frame, HEADER_BYTES, INCOMPLETE, readFrame, resync, SOURCE_BYTES, sourceAt } from './frames.ts'
+import type { Gap, JournalReader } from './journal.ts'
 import { Lines } from './lines.ts'
 
 /** Said of bytes that were no frame, or that are missing, and were passed over. */
@@ -20,6 +21,11 @@ export class Cursor {
   offset: number
   lines: Lines
   lost: LostRange[]
+  /** The gap that it stands before, until `passGap`. */
+  gap: Gap | undefined
+  #passed: number
+  /** Source of the frame that the gap cut off. */
+  #torn: Source | undefined
   #skippedBytes: number
   #starts: SegmentStart[]
   #reader: JournalReader
@@ -34,6 +40,7 @@ export class Cursor {
     this.lost = from.lost
     this.#skippedBytes = from.skipped
     this.#starts = from.starts
+    this.#passed = from.gap
   }
 
   /** All that a later cursor needs to go on from here. */
@@ -46,6 +53,7 @@ export class Cursor {
       skipped: this.#skippedBytes,
       ended: false,
       starts: this.#starts,
+      gap: this.#passed,
     }
   }
 
@@ -54,37 +62,79 @@ export class Cursor {
    * @param limit an offset up to which bytes are written
    * @param final nothing will ever follow `limit`: what is no whole frame by then is none
    * @param room called when the chunk has none for the next frame; false stops
-   * @returns whether it came as far as there are whole frames
+   * @returns whether it came as far as there are whole frames; not where it stopped at a `gap`
    */
   advance(chunk: ChunkBuilder, limit: number, final: boolean, room: () => boolean): boolean {
+    // A gap at the very end is not come across by reading on.
+    if (final) this.#reader.next(limit)
+    const done = this.#advance(chunk, limit, final, room)
+    if (done && final) this.gap = this.#reader.gapFrom(limit, this.#passed)
+    return done && this.gap === undefined
+  }
+
+  /** Goes behind the gap: its lines get their numbers, and are handed to `lose`. */
+  passGap(lose: (range: LostRange) => void): void {
+    const { gap } = this
+    if (!gap) return
+    for (const source of [STDOUT, STDERR] as const) {
+      const count = gap.lines[source] + (this.#torn === source ? 1 : 0)
+      if (count === 0) continue
+      const from = this.lines.next[source]
+      this.lines.next[source] += count
+      lose({ source, from, count, reason: 'disk' })
+    }
+    this.#passed = gap.offset
+    this.#torn = undefined
+    this.gap = undefined
+  }
+
+  #advance(chunk: ChunkBuilder, until: number, last: boolean, room: () => boolean): boolean {
+    let limit = until
+    let final = last
+    let stop: Gap | undefined
     while (this.offset < limit) {
-      const length = this.#read(chunk.workspace, limit)
+      let length = this.#read(chunk.workspace, limit)
       if (length === 0) continue
+      const gap = this.#reader.gapFrom(this.offset, this.#passed)
+      if (gap && gap.offset < this.offset + length + (last ? 1 : 0)) {
+        stop = gap
+        limit = gap.offset
+        final = true
+        length = limit - this.offset
+        if (length === 0) break
+      }
       let at = 0
       let next = 0
+      let skipped = 0
       let base = this.#unknownBase(length)
       while (at < length) {
         if (this.offset + at >= base) base = this.#begins(base, at, length)
         next = readFrame(chunk.workspace, at, length, this.#frame)
         if (next > 0) {
           if (!this.lines.roomFor(chunk, this.#frame) && !(room() && this.lines.roomFor(chunk, this.#frame))) {
+            if (skipped > 0) this.#skip(this.offset + at - skipped, skipped)
             this.offset += at
             return false
           }
           this.lines.take(chunk, this.#frame)
+          if (skipped > 0) skipped = this.#skip(this.offset + at - skipped, skipped)
           at = next
         } else {
           const whole = this.offset + length === limit
           if (next === INCOMPLETE && !(final && whole)) break
+          if (stop && length - at >= HEADER_BYTES + SOURCE_BYTES)
+            this.#torn ??= sourceAt(chunk.workspace, at + HEADER_BYTES)
           const resumed = resync(chunk.workspace, at, length, this.#frame)
-          this.#skip(this.offset + at, resumed - at)
+          skipped += resumed - at
           at = resumed
         }
       }
+      if (skipped > 0) this.#skip(this.offset + at - skipped, skipped)
       this.offset += at
       if (at === 0 || (at < length && this.offset + (length - at) === limit)) break
     }
-    return true
+    if (stop && this.offset === stop.offset) this.gap = stop
+    return this.gap === undefined
   }
 
   /** Reads on into the workspace; steps over a hole in the journal. @returns bytes read */
@@ -110,8 +160,10 @@ export class Cursor {
     return this.#unknownBase(length)
   }
 
-  #skip(offset: number, bytes: number): void {
+  /** Tells of bytes that were passed over, and counts them. @returns 0, for what is left to tell */
+  #skip(offset: number, bytes: number): 0 {
     this.#skippedBytes += bytes
     this.#skipped(offset, bytes)
+    return 0
   }
 }

@@ -60,6 +60,8 @@ export class Driver {
   #history = new History()
   #logReader: LogReader
   #unstopped = 0
+  /** Slots of the runs whose bytes the disk refuses. */
+  #refused = new Set<number>()
   #metrics: PromiseWithResolvers<{ text: string; health: Health }> | undefined
   #opening = new Map<number, (fifo: string | undefined) => void>()
   #stopping = false
@@ -337,17 +339,23 @@ export class Driver {
         if (run) this.#ended(run)
         break
       case 'disk-refused':
+        this.#refused.add(report.slot)
+        this.#tellShipper({ type: 'make-room', wanted: true })
         this.#options.log.warn(
           { code: 'JOURNAL_REFUSED', errno: report.errno, ...context },
-          "the journal's disk refuses bytes; they stay in the container's pipe, and the container waits when that is full. Make room on the disk",
+          "the journal's disk refuses bytes; room is made of what is shipped, and where that is not enough lines are dropped and counted, so that the container goes on. Make room on the disk",
         )
         break
       case 'disk-recovered':
+        this.#refused.delete(report.slot)
+        if (this.#refused.size === 0) this.#tellShipper({ type: 'make-room', wanted: false })
         this.#options.log.info(context, "the journal's disk takes bytes again")
     }
   }
 
   #ended(run: Run): void {
+    if (this.#refused.delete(run.slot) && this.#refused.size === 0)
+      this.#tellShipper({ type: 'make-room', wanted: false })
     this.#byFile.delete(run.record.file)
     if (!run.stopping) this.#unstopped++
     unlinkFifo(run.record.file)

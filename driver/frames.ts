@@ -40,7 +40,7 @@ export class Frame {
 const MARKER = Uint8Array.of(0x0a, 0x06, 0x73, 0x74, 0x64)
 
 /** The source that a body at `at` begins with, or undefined when it begins with none. Eight bytes must be there. */
-function sourceAt(bytes: Uint8Array, at: number): Source | undefined {
+export function sourceAt(bytes: Uint8Array, at: number): Source | undefined {
   for (let i = 0; i < MARKER.length; i++) if (bytes[at + i] !== MARKER[i]) return undefined
   const a = bytes[at + 5]
   const b = bytes[at + 6]
@@ -49,7 +49,7 @@ function sourceAt(bytes: Uint8Array, at: number): Source | undefined {
   return a === 0x65 && b === 0x72 && c === 0x72 ? STDERR : undefined
 }
 
-const SOURCE_BYTES = 8
+export const SOURCE_BYTES = 8
 
 /** A cursor for varints: the value in two halves, and where the next byte is, −1 when the varint is broken. */
 let cursor = 0

@@ -8,14 +8,17 @@
  *   main has something to say.
  * - A FIFO is armed for one event at a time. After the event the thread waits PACE_MS, so that one splice takes what a
  *   busy container wrote meanwhile: dockerd writes a frame at a time, and a splice for each would cost ten times the CPU.
- * - A disk that refuses leaves the bytes in the pipe, and the FIFO is tried again after RETRY_MS.
+ * - A disk that refuses leaves the bytes in the pipe, and the FIFO is tried again after RETRY_MS. After `blockMs` of that they are
+ *   read out, counted and dropped: a pipe that stays full hangs the container, and dockerd with it. How many lines that were is
+ *   noted in the journal before anything is written behind them.
  *
  * The end of a stream is a splice of 0 bytes: dockerd holds its end open from before StartLogging until after the answer
  * to StopLogging, so 0 means that it has closed it, or died.
  */
 import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
+import { DroppedFrames } from './drops.ts'
 import { openFifo } from './fifos.ts'
-import { segmentPath } from './journal.ts'
+import { segmentPath, writeGap } from './journal.ts'
 import { EAGAIN, EINTR, EIO, Epoll, setPipeSize, splice } from './kernel.ts'
 import type { Slots } from './slots.ts'
 
@@ -24,9 +27,15 @@ export type IntakeLimits = {
   segmentBytes: number
   /** Bytes that all enlarged pipes together may hold: containers' own pipes draw on the same limit of the kernel. */
   pipeBytes: number
+  /** A container whose bytes the disk refuses waits for this long, ms; then they are dropped. */
+  blockMs: number
 }
 
-export const INTAKE_LIMITS: IntakeLimits = { segmentBytes: 8 * 1024 * 1024, pipeBytes: 16 * 1024 * 1024 }
+export const INTAKE_LIMITS: IntakeLimits = {
+  segmentBytes: 8 * 1024 * 1024,
+  pipeBytes: 16 * 1024 * 1024,
+  blockMs: 1_000,
+}
 
 const PACE_MS = 2
 const RETRY_MS = 100
@@ -38,6 +47,8 @@ const PIPE_BUSY = 256 * 1024
 const BUSY_BYTES = 24 * 1024
 /** A pipe is given back after this long without a busy splice. */
 const QUIET_MS = 2000
+/** As many reads in a row for what is dropped of one run. */
+const DROP_TURNS = 16
 /** As many splices in a row for one run before the others get their turn. */
 const TURNS = 4
 /** Number of the eventfd in the epoll set; runs are known by their slot. */
@@ -56,6 +67,9 @@ type Run = {
   busyAt: number
 }
 
+/** A run whose bytes the disk refuses: since when, when it was tried last, and what was dropped. */
+type Refused = { since: number; tried: number; dropped: DroppedFrames | undefined }
+
 export type IntakeEvents = {
   /** The stream is over and all of it is in the journal. */
   ended(slot: number): void
@@ -73,7 +87,7 @@ export class Intake {
   #wake: number
   #pipeBytes = 0
   #enlarged = new Set<Run>()
-  #refused = new Map<Run, number>()
+  #refused = new Map<Run, Refused>()
   #pause = new Int32Array(new SharedArrayBuffer(4))
   #wakeBuffer = Buffer.alloc(8)
   #stopped = false
@@ -211,7 +225,7 @@ export class Intake {
 
   #finish(run: Run): void {
     this.#runs.delete(run.slot)
-    this.#refused.delete(run)
+    if (this.#refused.delete(run)) this.#events.diskRecovered(run.slot)
     closeSync(run.fifo)
     this.#shrink(run, false)
     this.#closeSegment(run)
@@ -221,12 +235,65 @@ export class Intake {
   }
 
   #refuse(run: Run, errno: number, now: number): void {
-    if (!this.#refused.has(run)) this.#events.diskRefused(run.slot, errno)
-    this.#refused.set(run, now)
+    if (this.#refused.has(run)) return
+    this.#refused.set(run, { since: now, tried: now, dropped: undefined })
+    this.#events.diskRefused(run.slot, errno)
   }
 
   #retry(now: number): void {
-    for (const [run, since] of this.#refused) if (now - since >= RETRY_MS) this.#drain(run, now)
+    for (const [run, refused] of this.#refused) {
+      if (now - refused.tried < RETRY_MS) continue
+      refused.tried = now
+      if (!refused.dropped && now - refused.since < this.#limits.blockMs) this.#drain(run, now)
+      else this.#drop(run, refused, now)
+    }
+  }
+
+  /** Takes out of the pipe what the disk refuses, unless it takes something again by now. */
+  #drop(run: Run, refused: Refused, now: number): void {
+    refused.dropped ??= new DroppedFrames()
+    const { dropped } = refused
+    for (let turn = 0; turn < DROP_TURNS; turn++) {
+      // Within a frame journalling can't go on.
+      if (dropped.needed === 0 && this.#resume(run, refused, now)) return
+      let read: number
+      try {
+        const { room } = dropped
+        read = readSync(run.fifo, room, 0, Math.min(room.length, dropped.needed || room.length), null)
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return
+        throw error
+      }
+      if (read === 0) {
+        // Until the disk takes the note the run is not over: without it nobody would know of these lines.
+        if (this.#noteGap(run, dropped)) this.#finish(run)
+        return
+      }
+      dropped.count(read)
+    }
+  }
+
+  /** Notes what was dropped, and journals on. @returns whether the disk takes it */
+  #resume(run: Run, refused: Refused, now: number): boolean {
+    if (!this.#noteGap(run, refused.dropped!)) return false
+    const before = this.#slots.written(run.slot)
+    this.#drain(run, now)
+    if (!this.#refused.has(run)) return true
+    if (this.#slots.written(run.slot) === before) return false
+    // It took some. What is dropped from here on is a gap of its own.
+    Object.assign(refused, { since: now, dropped: undefined })
+    return true
+  }
+
+  /** @returns whether the disk took the note. A segment begins behind it. */
+  #noteGap(run: Run, { lines }: DroppedFrames): boolean {
+    try {
+      this.#closeSegment(run)
+      writeGap(run.folder, { offset: this.#slots.written(run.slot), lines })
+      return true
+    } catch {
+      return false
+    }
   }
 
   #enlarge(run: Run): void {

@@ -3,6 +3,7 @@
  *
  * <journal>/runs/<run>/run.json          what the run is (run.ts)
  *                      <offset>.segment  bytes from that offset of the run's stream on, 16 hex digits
+ *                      <offset>.gap      how many lines were dropped before that offset, because the disk took nothing
  *                      checkpoint        how far it is shipped (checkpoint.ts)
  *
  * Invariants
@@ -16,13 +17,17 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
   renameSync,
   rmSync,
   statSync,
   unlinkSync,
+  writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { z } from 'zod'
+import type { SourcePair } from '../wire/chunk.ts'
 import { lockFile } from '../wire/lock.ts'
 
 /**
@@ -31,7 +36,23 @@ import { lockFile } from '../wire/lock.ts'
  */
 export const lockJournal = (journal: string): string | undefined => lockFile(join(journal, 'driver.lock'))
 
+/** What is held for checkpoints: a segment can only go once a checkpoint behind it is written, and a full disk takes none. */
+const RESERVE_BYTES = 256 * 1024
+const reservePath = (journal: string): string => join(journal, 'reserve')
+
+export const giveReserve = (journal: string): void => rmSync(reservePath(journal), { force: true })
+
+/** Holds the reserve, as far as the disk has room for it. */
+export function takeReserve(journal: string): void {
+  try {
+    writeFileSync(reservePath(journal), Buffer.alloc(RESERVE_BYTES), { mode: 0o600 })
+  } catch {
+    // Taken again when there is room.
+  }
+}
+
 const SUFFIX = '.segment'
+const GAP_SUFFIX = '.gap'
 const REMOVED = '.removed-'
 
 /** Offset of a segment's first byte in the run's stream, and its length, both in bytes. */
@@ -41,6 +62,32 @@ export const runsFolder = (journal: string): string => join(journal, 'runs')
 export const runFolder = (journal: string, run: string): string => join(journal, 'runs', run)
 export const segmentPath = (folder: string, base: number): string =>
   join(folder, base.toString(16).padStart(16, '0') + SUFFIX)
+
+/** Lines, by source, that were dropped where a segment begins. What stands before it may end within a frame. */
+export type Gap = { offset: number; lines: SourcePair }
+
+const gapPath = (folder: string, offset: number): string =>
+  join(folder, offset.toString(16).padStart(16, '0') + GAP_SUFFIX)
+
+/** Notes a gap, before anything is written behind it. @throws Error of the file system */
+export const writeGap = (folder: string, { offset, lines }: Gap): void =>
+  writeFileSync(gapPath(folder, offset), JSON.stringify({ lines }), { mode: 0o600 })
+
+/** The gaps of a run, in order. One that can't be read counts no lines, but is one. */
+function listGaps(folder: string, names: readonly string[]): Gap[] {
+  return names
+    .filter((name) => /^[0-9a-f]{16}\.gap$/.test(name))
+    .sort()
+    .map((name) => {
+      const offset = Number.parseInt(name, 16)
+      const text = z.object({ lines: z.tuple([z.int().min(0), z.int().min(0)]) })
+      try {
+        return { offset, lines: text.parse(JSON.parse(readFileSync(join(folder, name), 'utf8'))).lines }
+      } catch {
+        return { offset, lines: [0, 0] }
+      }
+    })
+}
 
 /** The run folders there are, after clearing away what an interrupted removal left. */
 export function listRuns(journal: string): string[] {
@@ -84,6 +131,7 @@ export function removeRun(journal: string, run: string): void {
 export class JournalReader {
   #folder: string
   #bases: number[] = []
+  #gaps: Gap[] = []
   #fd = -1
   #base = 0
 
@@ -124,6 +172,11 @@ export class JournalReader {
     return this.#bases.find((base) => base > offset)
   }
 
+  /** The first gap behind `passed` and not before `offset`, of those that a read has come across. */
+  gapFrom(offset: number, passed: number): Gap | undefined {
+    return this.#gaps.find((gap) => gap.offset > passed && gap.offset >= offset)
+  }
+
   /** Where each segment begins, in order. */
   bases(): readonly number[] {
     this.#refresh()
@@ -146,6 +199,10 @@ export class JournalReader {
     if (base === undefined) return
     if (base === this.#base) this.close()
     unlinkSync(segmentPath(this.#folder, base))
+    if (this.#gaps[0]?.offset === base) {
+      this.#gaps.shift()
+      rmSync(gapPath(this.#folder, base), { force: true })
+    }
   }
 
   close(): void {
@@ -155,6 +212,7 @@ export class JournalReader {
 
   #refresh(): void {
     this.#bases = listSegments(this.#folder).map((segment) => segment.base)
+    this.#gaps = listGaps(this.#folder, readdirSync(this.#folder))
   }
 
   /** Opens the segment that holds `offset`, or that ends there. @returns whether there is one */

@@ -79,7 +79,7 @@ export class ShippingMetrics {
       (s) => s.oldestUnshipped,
     )
     gauge('runs_shipping', 'Runs that are open or not shipped to their end.', ({ runs }) => runs)
-    for (const reason of ['journal-full', 'too-large']) this.#lost.inc({ reason }, 0)
+    for (const reason of ['journal-full', 'too-large', 'disk']) this.#lost.inc({ reason }, 0)
   }
 
   acknowledged({ lines, bytes, times }: Acknowledged): void {

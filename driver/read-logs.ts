@@ -110,6 +110,8 @@ class Scan {
   #offset: number
   #at = 0
   #length = 0
+  /** The gap that was passed last. */
+  #passed = -1
 
   constructor(reader: JournalReader, offset: number) {
     this.#reader = reader
@@ -125,6 +127,15 @@ class Scan {
     const wanted = Math.min(this.block.length, limit - this.#offset)
     if (wanted <= rest) return false
     this.#length = this.#reader.read(this.block, 0, wanted, this.#offset)
+    const gap = this.#reader.gapFrom(this.#offset, this.#passed)
+    if (gap && gap.offset < this.#offset + this.#length) {
+      this.#length = gap.offset - this.#offset
+      if (this.#length > rest) return true
+      // What is left before the gap is no whole frame, and never will be.
+      this.#offset = this.#passed = gap.offset
+      this.#length = 0
+      return this.fill(limit)
+    }
     if (this.#length > rest) return true
     const behind = this.#reader.next(this.#offset)
     if (behind === undefined || behind >= limit) return false

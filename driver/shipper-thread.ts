@@ -17,6 +17,7 @@ export type ShipperRequest =
   | { type: 'add'; slot: number; record: RunRecord; checkpoint: ShippingCheckpoint }
   | { type: 'keep'; record: RunRecord; checkpoint: ShippingCheckpoint }
   | { type: 'metrics' }
+  | { type: 'make-room'; wanted: boolean }
   | { type: 'stop' }
 
 /** `metrics` answers `metrics`, `stopped` answers `stop`, once every checkpoint is written. */
@@ -112,9 +113,23 @@ const shipper: Shipper = new Shipper({
         'Kafka refuses batches; nothing is lost by that, they go again in another form',
       )
     },
+    diskRefused(error) {
+      if (!due('JOURNAL_REFUSED', false)) return
+      log.warn(
+        { code: 'JOURNAL_REFUSED', error: error.message },
+        "the journal's disk takes no checkpoint; nothing is lost, but what is not in one is sent again after a restart. Make room on the disk",
+      )
+    },
     lost(run, range) {
       metrics.lost(range.reason, range.count)
       if (range.reason === 'journal-full') return tellJournalFull(range.count)
+      if (range.reason === 'disk') {
+        log.error(
+          { code: 'JOURNAL_REFUSED', run, ...range },
+          "lines were dropped, and are counted, because the journal's disk took nothing; make room on it",
+        )
+        return
+      }
       log.error(
         { code: 'LINE_TOO_LARGE', run, ...range },
         "Kafka refuses a line for its size, so it is given up and counted; raise the topic's max.message.bytes",
@@ -129,6 +144,7 @@ let stopping = false
 port.on('message', (request: ShipperRequest) => {
   if (request.type === 'add') return shipper.add(request.slot, request.record, request.checkpoint)
   if (request.type === 'keep') return shipper.keep(request.record, request.checkpoint)
+  if (request.type === 'make-room') return shipper.makeRoom(request.wanted)
   if (request.type === 'metrics') {
     void metrics.text().then((text) => report({ type: 'metrics', text, health: metrics.health }))
     return

@@ -21,7 +21,7 @@ import { type ShippingCheckpoint, startOfRun, writeCheckpoint } from './checkpoi
 import { CHUNK_OVERHEAD, ChunkBuilder } from './chunks.ts'
 import { Cursor } from './cursor.ts'
 import { MAX_FRAME_BYTES } from './frames.ts'
-import { JournalReader, removeRun, runFolder } from './journal.ts'
+import { giveReserve, JournalReader, removeRun, runFolder, takeReserve } from './journal.ts'
 import { Retention } from './retention.ts'
 import type { RunRecord } from './run.ts'
 import type { Slots } from './slots.ts'
@@ -39,6 +39,8 @@ const CHECKPOINT_MS = 1000
 const REFUSED_MS = 500
 /** The journals' size is looked at this often: a container that writes flat out adds some 20 MB meanwhile. */
 const JOURNAL_CHECK_MS = 250
+/** A disk that is full gets this many segments back at a time. */
+const ROOM_SEGMENTS = 4
 /** A wait ends at least this often, to write checkpoints that are due. */
 const IDLE_MS = 1000
 
@@ -107,7 +109,9 @@ export type ShipperEvents = {
   skipped(run: string, offset: number, bytes: number): void
   /** Kafka refused a batch of so many runs. Nothing is lost by that: it goes again in another form. */
   refused(reason: RefusedError['reason'], message: string, runs: number): void
-  /** Lines were given up: Kafka refuses one alone (`too-large`), or the journals are full (`journal-full`). */
+  /** The disk did not take a checkpoint; it is tried again. */
+  diskRefused(error: Error): void
+  /** Lines were given up: Kafka refuses one alone (`too-large`), the journals are full (`journal-full`), or the disk is (`disk`). */
   lost(run: string, range: LostRange): void
 }
 
@@ -139,6 +143,7 @@ export class Shipper {
   #arenas = [Buffer.alloc(BATCH_BYTES), Buffer.alloc(BATCH_BYTES)]
   /** The run that is served first in the next batch: each in turn, so that a noisy one does not starve the others. */
   #turn = 0
+  #roomWanted = false
   #stopped = false
 
   constructor(options: ShipperOptions) {
@@ -190,8 +195,12 @@ export class Shipper {
 
   /** Ships until `stop`. */
   async loop(): Promise<void> {
+    takeReserve(this.#journal)
     // Of its own accord, because the loop waits while Kafka is away, which is when journals grow.
-    const check = setInterval(() => this.#keepWithinMax(), JOURNAL_CHECK_MS)
+    const check = setInterval(() => {
+      if (this.#roomWanted) this.#giveRoom()
+      this.#keepWithinMax()
+    }, JOURNAL_CHECK_MS)
     try {
       await this.#ship()
     } finally {
@@ -338,11 +347,18 @@ export class Shipper {
     if (before === run.acked.offset) run.behindSince = batch.builtAt
     const partition = this.#partitionOf(run)
     this.#begin(run, batch, partition)
-    const done = cursor.advance(this.#chunk, written, ended, () => {
+    const room = () => {
       this.#seal(run, batch, partition, false)
       // A run that is being looked into goes a chunk at a time.
       return !run.alone || batch.records.length === 0
-    })
+    }
+    let done = cursor.advance(this.#chunk, written, ended, room)
+    while (cursor.gap) {
+      if (this.#chunk.lines > 0 && !room()) break
+      cursor.passGap((range) => this.#lose(run, cursor, range))
+      this.#begin(run, batch, partition)
+      done = cursor.advance(this.#chunk, written, ended, room)
+    }
     run.seen = done ? written : -1
     if (done && ended) this.#finish(run, batch, partition)
     else if (this.#chunk.lines > 0) this.#seal(run, batch, partition, false)
@@ -418,7 +434,7 @@ export class Shipper {
     if (run.partition === undefined) {
       run.partition = partitionOf(run.key, this.#partitions!)
       run.acked = { ...run.acked, partition: run.partition }
-      writeCheckpoint(run.folder, run.acked, false)
+      this.#writeCheckpoint(run, run.acked, false)
     }
     return run.partition
   }
@@ -448,11 +464,11 @@ export class Shipper {
     reader.close()
     this.#unsaved.delete(run)
     this.#runs.splice(this.#runs.indexOf(run), 1)
-    if (record.options.cacheBytes === 0 || acked.offset === 0) {
+    const kept = record.options.cacheBytes > 0 && acked.offset > 0
+    if (!kept || !this.#writeCheckpoint(run, { ...acked, ended: true }, false)) {
       removeRun(this.#journal, record.run)
       this.#events.removed(record)
     } else {
-      writeCheckpoint(run.folder, { ...acked, ended: true }, false)
       this.#retention.keep(record, acked.offset)
       while (this.#shipped(record) > record.options.cacheBytes && this.#retention.giveOldest(record.container.id));
     }
@@ -474,7 +490,7 @@ export class Shipper {
     if (over <= 0) return
     while (over > 0 && this.#retention.giveOldest(container.id)) over = this.#shipped(run.record) - options.cacheBytes
     if (over <= 0 || !run.reader.droppable(run.acked.offset)) return
-    writeCheckpoint(run.folder, run.acked, true)
+    if (!this.#writeCheckpoint(run, run.acked, true)) return
     while (run.reader.droppable(run.acked.offset) && this.#shipped(run.record) > options.cacheBytes)
       run.reader.dropFirst()
   }
@@ -513,15 +529,22 @@ export class Shipper {
       }
       anew()
       // A frame that reaches into the next segment goes whole.
-      cursor.advance(sink, Math.min(end + MAX_FRAME_BYTES, this.#slots.written(run.slot)), false, anew)
+      const limit = Math.min(end + MAX_FRAME_BYTES, this.#slots.written(run.slot))
+      cursor.advance(sink, limit, false, anew)
+      while (cursor.gap && cursor.offset < end) {
+        cursor.passGap((range) => this.#lose(run, cursor, range))
+        anew()
+        cursor.advance(sink, limit, false, anew)
+      }
       if (cursor.offset < end) return false
       for (const source of [STDOUT, STDERR] as const) {
         const count = cursor.lines.next[source] - first[source]!
         if (count > 0) this.#lose(run, cursor, { source, from: first[source]!, count, reason: 'journal-full' })
       }
     }
-    run.acked = cursor.state(run.partition)
-    writeCheckpoint(run.folder, run.acked, true)
+    const acked = cursor.state(run.partition)
+    if (!this.#writeCheckpoint(run, acked, true)) return false
+    run.acked = acked
     run.reader.dropFirst()
     if (run.cursor.offset < run.acked.offset) this.#rewind(run)
     return true
@@ -544,9 +567,36 @@ export class Shipper {
     for (const run of this.#unsaved) {
       if (run.reader.droppable(run.acked.offset)) this.#trim(run)
       if (!all && now - run.savedAt < CHECKPOINT_MS) continue
-      writeCheckpoint(run.folder, run.acked, false)
       run.savedAt = now
-      this.#unsaved.delete(run)
+      if (this.#writeCheckpoint(run, run.acked, false)) this.#unsaved.delete(run)
+    }
+  }
+
+  /** @returns whether the disk took it. Where it did not the checkpoint lags, and what is behind it is sent a second time after a restart. */
+  #writeCheckpoint(run: Run, checkpoint: ShippingCheckpoint, durable: boolean): boolean {
+    try {
+      writeCheckpoint(run.folder, checkpoint, durable)
+      return true
+    } catch (error) {
+      this.#events.diskRefused(error as Error)
+      return false
+    }
+  }
+
+  /** Whether a disk refuses what intake journals: room is made for it while this lasts, of what is shipped. */
+  makeRoom(wanted: boolean): void {
+    this.#roomWanted = wanted
+    if (wanted) this.#giveRoom()
+    else takeReserve(this.#journal)
+  }
+
+  #giveRoom(): void {
+    for (let given = 0; given < ROOM_SEGMENTS; given++) {
+      if (this.#retention.giveOldest()) continue
+      giveReserve(this.#journal)
+      const gave = this.#runs.some((run) => run.reader.droppable(run.acked.offset) && this.#giveSegment(run))
+      takeReserve(this.#journal)
+      if (!gave) return
     }
   }
 }

@@ -8,7 +8,7 @@ import { eventfd } from '../../driver/kernel.ts'
 import { Slots } from '../../driver/slots.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
-const LIMITS = { segmentBytes: 1000, pipeBytes: 1024 * 1024 }
+const LIMITS = { segmentBytes: 1000, pipeBytes: 1024 * 1024, blockMs: 1000 }
 
 function house() {
   const slots = new Slots()

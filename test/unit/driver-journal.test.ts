@@ -93,6 +93,7 @@ describe('shipping checkpoint', () => {
       partition: 7,
       skipped: 3,
       ended: true,
+      gap: 7,
       starts: [
         [0, 0],
         [2 ** 23, 2 ** 23 + 100],

@@ -94,6 +94,7 @@ function house(journal: string, { journalMax = Number.POSITIVE_INFINITY, cacheBy
         events: {
           done: () => done.resolve(),
           acknowledged: () => {},
+          diskRefused: (error) => expect.fail(error.message),
           removed: ({ run }) => removed.push(run),
           skipped: (_run, _offset, bytes) => skips.push(bytes),
           refused: () => {},

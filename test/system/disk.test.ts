@@ -1,0 +1,113 @@
+/** The journal's disk is full, by others: nothing hangs, room is made of what is shipped, and what has to be dropped is counted. */
+import { closeSync, existsSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { type Container, paced } from '../support/container.ts'
+import { command } from '../support/engine.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { dayFiles, sizeOf } from '../support/oracle.ts'
+import { numberedLines, printed } from '../support/printed.ts'
+import { until } from '../support/until.ts'
+
+const DISK_BYTES = 24 * 1024 * 1024
+const LINES = 60_000
+/** Small segments, so that there is something to give while the container runs. */
+const CACHE = { 'cache-max-size': '1m', 'cache-max-file': '2' }
+
+let house: House
+beforeAll(async () => {
+  house = await startHouse('disk')
+  await house.plugin.disable()
+  await command('mount', '-t', 'tmpfs', '-o', `size=${DISK_BYTES},mode=700`, 'tallyman-test', house.plugin.journal)
+  await house.plugin.enable()
+  await house.plugin.answers()
+})
+afterAll(async () => {
+  // dockerd unmounts what it finds there when it disables the plugin.
+  await house?.[Symbol.asyncDispose]()
+})
+
+const filler = () => join(house.plugin.journal, 'filler')
+
+/** Takes every byte that is left. */
+function fillDisk(): void {
+  const fd = openSync(filler(), 'a')
+  try {
+    for (let block = Buffer.alloc(1024 * 1024, 1); block.length > 0; ) {
+      try {
+        writeSync(fd, block)
+      } catch {
+        block = block.subarray(0, Math.floor(block.length / 2))
+      }
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+async function lostToDisk(): Promise<number> {
+  const text = await (await fetch(`${house.metrics}/metrics`)).text()
+  return Number(/^tallyman_driver_lines_lost_total\{reason="disk"\} (\d+)$/m.exec(text)![1])
+}
+
+const start = (module: string, perSecond = 20_000): Promise<Container> =>
+  house.run({
+    print: printed(numberedLines(LINES, 105)),
+    command: paced(perSecond),
+    service: 'disk',
+    module,
+    logOpts: { service: 'disk', module, ...CACHE },
+  })
+
+it('while Kafka takes lines, nothing is lost: what is shipped makes room', async () => {
+  const container = await start('shipped')
+  await until('some lines have landed', () => sizeOf(house.folderOf(container)) > 2_000_000)
+  fillDisk()
+  expect(await container.ended()).toBe(0)
+  expect(existsSync(filler())).toBe(true)
+  await house.landed(container)
+  expect(await lostToDisk()).toBe(0)
+  rmSync(filler())
+})
+
+it('while Kafka is away as well, containers go on and stop as ever; each line lands or is counted', async () => {
+  const container = await start('dropped')
+  const lasting = await house.run({
+    print: printed('a line\n'),
+    command: ['sh', '-c', 'cat /in/stdout; exec sleep 600'],
+  })
+  await until('some lines have landed', () => sizeOf(house.folderOf(container)) > 1_000_000)
+  await house.landed(lasting)
+  await house.kafka.stop()
+  fillDisk()
+  const begun = performance.now()
+  expect(await container.ended()).toBe(0)
+  expect((performance.now() - begun) / 1000).toBeLessThan(30)
+  expect(await lasting.stop(1)).toBeLessThan(4)
+  rmSync(filler())
+  await house.kafka.start()
+
+  const numbers = () =>
+    dayFiles(house.folderOf(container)).flatMap((file) =>
+      [...readFileSync(file, 'latin1').matchAll(/ line (\d+) \.+$/gm)].map(([, number]) => Number(number)),
+    )
+  let lost = 0
+  await until(
+    () => `each of ${LINES} lines has landed (${numbers().length}) or is counted (${lost})`,
+    async () => {
+      lost = await lostToDisk()
+      return lost > 0 && numbers().length + lost === LINES
+    },
+    20,
+  )
+  const landed = numbers()
+  expect(landed).toEqual([...new Set(landed)].sort((a, b) => a - b))
+  await house.forget(container)
+
+  const after = await start('afterwards')
+  await house.landed(after)
+})
+
+it('and when all has come to rest, nothing stands twice', async () => {
+  await house.settled()
+})
