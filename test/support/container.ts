@@ -14,6 +14,8 @@ export type ContainerOptions = {
   logDriver: string
   logOpts: Record<string, string>
   labels?: Record<string, string>
+  /** What it may have of the memory, at most. */
+  memoryBytes?: number
 }
 
 /** Both sources at once, in large blocks. */
@@ -67,6 +69,7 @@ export class Container {
       Labels: { ...options.labels, [LABEL]: 'generator' },
       HostConfig: {
         NetworkMode: 'none',
+        ...(options.memoryBytes !== undefined && { Memory: options.memoryBytes, MemorySwap: options.memoryBytes }),
         Binds: [`${folder}:/in:ro`],
         LogConfig: { Type: options.logDriver, Config: options.logOpts },
       },

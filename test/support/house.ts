@@ -46,7 +46,7 @@ export type RunOptions = {
   /** Folders of the files; both are made up, and said by log-opt, unless `logOpts` is given. */
   service?: string
   module?: string
-} & Partial<Pick<ContainerOptions, 'name' | 'image' | 'command' | 'logDriver' | 'logOpts' | 'labels'>>
+} & Partial<Pick<ContainerOptions, 'name' | 'image' | 'command' | 'logDriver' | 'logOpts' | 'labels' | 'memoryBytes'>>
 
 /** A container of the house, and where its lines land. */
 type Resident = { container: Container; service: string; module: string }
@@ -103,6 +103,7 @@ export class House {
       logOpts: options.logOpts ?? { service, module },
       ...(options.command && { command: options.command }),
       ...(options.labels && { labels: options.labels }),
+      ...(options.memoryBytes !== undefined && { memoryBytes: options.memoryBytes }),
     })
     this.#residents.push({ container, service, module })
     return container
