@@ -1,9 +1,10 @@
 /** Measures side by side with what Docker has itself: `make bench`. A table on stdout, all figures in results/latest.json. */
 import { join } from 'node:path'
+import { manyContainers } from './many-containers.ts'
 import { oneContainer } from './one-container.ts'
 import { origin, type Row, tableText, write } from './report.ts'
 
-const ROWS: Row[] = [oneContainer]
+const ROWS: Row[] = [oneContainer, manyContainers]
 
 const tell = (progress: string) => console.error(`bench: ${progress}`)
 

@@ -85,6 +85,14 @@ export class House {
     return join(this.folder, 'root')
   }
 
+  /** What the plugin's metrics say, by name and labels. */
+  async samples(): Promise<Record<string, number>> {
+    const answer = await fetch(`${this.metrics}/metrics`)
+    if (!answer.ok) throw new Error(`the plugin's metrics are answered with ${answer.status}`)
+    const samples = (await answer.text()).matchAll(/^([a-z_]+(?:\{.*\})?) (\S+)$/gm)
+    return Object.fromEntries(Array.from(samples, ([, name, value]) => [name, Number(value)]))
+  }
+
   /** The file with the password for Kafka, of a house that is `secured`. */
   get passwordFile(): string {
     return join(this.folder, 'certs', PASSWORD)

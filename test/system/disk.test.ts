@@ -45,10 +45,8 @@ function fillDisk(): void {
   }
 }
 
-async function lostToDisk(): Promise<number> {
-  const text = await (await fetch(`${house.metrics}/metrics`)).text()
-  return Number(/^tallyman_driver_lines_lost_total\{reason="disk"\} (\d+)$/m.exec(text)![1])
-}
+const lostToDisk = async (): Promise<number> =>
+  (await house.samples())['tallyman_driver_lines_lost_total{reason="disk"}']!
 
 const start = (module: string, perSecond = 20_000): Promise<Container> =>
   house.run({

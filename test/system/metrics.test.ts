@@ -11,33 +11,21 @@ beforeAll(async () => {
 })
 afterAll(() => house?.[Symbol.asyncDispose]())
 
-/** The samples by name and labels, as Prometheus reads them. */
-async function samples(): Promise<Record<string, number>> {
-  const answer = await fetch(`${house.metrics}/metrics`)
-  expect(answer.status).toBe(200)
-  return Object.fromEntries(
-    [...(await answer.text()).matchAll(/^([a-z_]+(?:\{.*\})?) (\S+)$/gm)].map(([, name, value]) => [
-      name,
-      Number(value),
-    ]),
-  )
-}
-
 const health = async (): Promise<{ status: number; kafka: string; since: string }> => {
   const answer = await fetch(`${house.metrics}/healthz`)
   return { status: answer.status, ...((await answer.json()) as { kafka: string; since: string }) }
 }
 
 it('lines, bytes, latency and open runs are those of the containers', async () => {
-  const before = await samples()
+  const before = await house.samples()
   const done = await house.run({ print: printed(numberedLines(1_000, 105), numberedLines(234, 105)) })
   const open = await house.run({ print: printed(numberedLines(10, 105)), command: AWAITING_GO })
   await house.landed(done)
   await until('nine lines of the open one are acknowledged', async () => {
-    const after = await samples()
+    const after = await house.samples()
     return after['tallyman_driver_lines_shipped_total']! - before['tallyman_driver_lines_shipped_total']! === 1_243
   })
-  const after = await samples()
+  const after = await house.samples()
   const of = (name: string) => after[name]! - (before[name] ?? 0)
   expect(of('tallyman_driver_bytes_shipped_total')).toBeGreaterThan(1_243 * 105)
   expect(of('tallyman_driver_sends_total')).toBeGreaterThan(0)
@@ -50,7 +38,7 @@ it('lines, bytes, latency and open runs are those of the containers', async () =
   expect(after['tallyman_driver_lines_lost_total{reason="journal-full"}']).toBe(0)
   open.go()
   await house.landed(open)
-  await until('no run is open', async () => (await samples())['tallyman_driver_runs_open'] === 0)
+  await until('no run is open', async () => (await house.samples())['tallyman_driver_runs_open'] === 0)
 })
 
 it('while Kafka is away, health says since when, and the journal how much waits and how long', async () => {
@@ -64,17 +52,17 @@ it('while Kafka is away, health says since when, and the journal how much waits 
     return now.status === 503 && now.kafka === 'away' && now
   })
   expect(Math.abs(Date.parse(since) - stopped)).toBeLessThan(30_000)
-  const waiting = await samples()
+  const waiting = await house.samples()
   expect(waiting['tallyman_driver_journal_unshipped_bytes']).toBeGreaterThan(500 * 105)
   await until(
     'the age of what waits grows',
     async () =>
-      (await samples())['tallyman_driver_journal_oldest_unshipped_seconds']! >
+      (await house.samples())['tallyman_driver_journal_oldest_unshipped_seconds']! >
       waiting['tallyman_driver_journal_oldest_unshipped_seconds']!,
   )
-  expect((await samples())['tallyman_driver_send_failures_total']).toBeGreaterThan(0)
+  expect((await house.samples())['tallyman_driver_send_failures_total']).toBeGreaterThan(0)
   await house.kafka.start()
   await house.landed(container)
   await until('health says so', async () => (await health()).kafka === 'reached')
-  expect((await samples())['tallyman_driver_journal_unshipped_bytes']).toBe(0)
+  expect((await house.samples())['tallyman_driver_journal_unshipped_bytes']).toBe(0)
 })
