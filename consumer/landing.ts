@@ -17,6 +17,8 @@ export type Counts = { records: number; lines: number; doubled: number; misdated
 
 export class Landing {
   readonly counts: Counts = { records: 0, lines: 0, doubled: 0, misdated: 0, undecodable: 0 }
+  /** When the first lines of the chunks since `takeTimes` were printed, ms since 1970. */
+  #times: number[] = []
   #topic: string
   #state: string
   #ledger: Ledger
@@ -56,9 +58,14 @@ export class Landing {
       this.#writer.write(chunk.service, chunk.module, day, partition, bytes)
       lines += count
     }
+    if (lines > 0) this.#times.push(Number(chunk.t0 / 1_000_000n))
     this.counts.lines += lines
     this.counts.doubled += chunk.lines - lines
     this.counts.misdated += misdated
+  }
+
+  takeTimes(): number[] {
+    return this.#times.splice(0)
   }
 
   #refuse(partition: number, message: KafkaMessage, { reason, message: why }: ChunkError): void {

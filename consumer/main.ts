@@ -10,6 +10,7 @@ import { httpApi } from './http-api.ts'
 import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
 import { Ledger } from './ledger.ts'
+import { Metrics } from './metrics.ts'
 import { openRoot } from './root.ts'
 import { type Settings, settingsSchema } from './settings.ts'
 import { Subscriber } from './subscriber.ts'
@@ -56,8 +57,15 @@ try {
     security: settings,
     logger: kafkaLog,
   })
-  const subscriber = new Subscriber({ kafka, settings, owner: root.uuid, checkpoint, ledger, landing, writer, log })
-  const api = httpApi(() => subscriber.trouble)
+  const metrics: Metrics = new Metrics(
+    () => landing.counts,
+    () => subscriber.lag,
+  )
+  const subscriber = new Subscriber({
+    ...{ kafka, settings, owner: root.uuid, checkpoint, ledger, landing, writer, log },
+    landed: (times) => metrics.landed(times),
+  })
+  const api = httpApi(() => subscriber.trouble, metrics.registry)
 
   const stop = async (signal: string): Promise<void> => {
     log.info({ signal }, 'stopping')

@@ -32,8 +32,8 @@ const REMIND_MS = 60_000
 /** As many partitions are worked on at a time: each waits in its eachBatch until the round that holds it is over. */
 const CONCURRENT_PARTITIONS = 64
 
-/** A partition in our possession; `claimed` is up to where Kafka says so. */
-type Held = Tenure & { claimed: number }
+/** A partition in our possession; `claimed` is up to where Kafka says so, `high` the end of its log at the last fetch. */
+type Held = Tenure & { claimed: number; high: number }
 
 /** A batch that waits for its round. */
 type Hand = {
@@ -57,6 +57,8 @@ export type SubscriberOptions = {
   landing: Landing
   writer: Writer
   log: Logger
+  /** Chunks are in their files. @param times of their first lines, ms since 1970 */
+  landed(times: readonly number[]): void
 }
 
 export class Subscriber {
@@ -85,6 +87,11 @@ export class Subscriber {
   /** Why records are not being landed, or undefined while they are. */
   get trouble(): string | undefined {
     return this.#troubles.values().next().value
+  }
+
+  /** Records that are not written yet, by partition, as of the last fetch. */
+  get lag(): [partition: number, records: number][] {
+    return Array.from(this.#held, ([partition, { high, next }]) => [partition, Math.max(0, high - next)])
   }
 
   /**
@@ -208,7 +215,7 @@ export class Subscriber {
       const opening = openTenure(owner, commit, checkpoint.state.partitions.get(partition), extent)
       this.#tellOpening(partition, opening.expired, opening.recreated)
       const ours = commit.metadata?.owner === owner && commit.metadata.tenure === opening.tenure
-      held.set(partition, { ...opening, claimed: ours ? commit.offset : opening.next })
+      held.set(partition, { ...opening, claimed: ours ? commit.offset : opening.next, high: extent.high })
     }
     return held
   }
@@ -240,6 +247,7 @@ export class Subscriber {
     const held = this.#held.get(batch.partition)
     // Fetched before we knew where to go on: not resolved, so it is fetched again from there.
     if (!held || !isRunning() || isStale()) return
+    held.high = Number(batch.highWatermark)
     const hand: Hand = {
       partition: batch.partition,
       held,
@@ -324,6 +332,7 @@ export class Subscriber {
       held.next = Number(message.offset) + 1
     }
     await flush()
+    this.#options.landed(landing.takeTimes())
     this.#changed.set(partition, { next: held.next, tenure: held.tenure })
     this.#scheduleCheckpoint()
   }

@@ -1,14 +1,19 @@
 /**
- * A Docker engine of a test's own, which it may stop and kill: data, sockets and containerd's namespaces apart from those of
- * the machine's engine, no network of its own, live-restore on. Runs as root, beside whatever engine there is.
+ * A Docker engine of a test's own, which it may stop and kill: data, sockets, bridge and containerd's namespaces apart from those
+ * of the machine's engine, live-restore on. Runs as root, beside whatever engine there is.
+ *
+ * The bridge is one that the machine's engine makes for a network. Told to have none, dockerd removes docker0, whosever it is.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import Docker from 'dockerode'
-import { command } from './engine.ts'
+import { command, docker, LABEL } from './engine.ts'
 import { until } from './until.ts'
+
+const NETWORK = 'tallyman-test'
+const BRIDGE = 'tallyman-test0'
 
 export class Dockerd {
   /** What DOCKER_HOST says of it. */
@@ -26,6 +31,9 @@ export class Dockerd {
   /** @param folder of its own; kept short, because sockets lie below it. @param images of the machine's engine that it gets */
   static async start(folder: string, images: readonly string[]): Promise<Dockerd> {
     mkdirSync(folder, { recursive: true })
+    await removeNetwork()
+    const bridge = `com.docker.network.bridge.name=${BRIDGE}`
+    await command('docker', 'network', 'create', '--label', LABEL, '--opt', bridge, NETWORK)
     const dockerd = new Dockerd(folder)
     await dockerd.start()
     await command('sh', '-c', `docker save ${images.join(' ')} | docker --host ${dockerd.host} load`)
@@ -42,7 +50,7 @@ export class Dockerd {
         ...['--host', this.host, '--pidfile', join(this.#folder, 'pid')],
         ...['--data-root', join(this.#folder, 'data'), '--exec-root', join(this.#folder, 'exec')],
         ...['--containerd-namespace', name, '--containerd-plugins-namespace', `${name}-plugins`],
-        ...['--bridge', 'none', '--iptables=false', '--live-restore'],
+        ...['--bridge', BRIDGE, '--iptables=false', '--live-restore'],
       ],
       { stdio: ['ignore', log, log] },
     )
@@ -84,7 +92,13 @@ export class Dockerd {
     await command('pkill', '-KILL', '--full', `${this.#folder}/exec`).catch(() => {})
     await command('sh', '-c', `grep -o ' ${this.#folder}/[^ ]*' /proc/mounts | sort -r | xargs -r umount -l`)
     rmSync(this.#folder, { recursive: true, force: true })
+    await removeNetwork()
   }
+}
+
+async function removeNetwork(): Promise<void> {
+  const [network] = (await docker.listNetworks()).filter(({ Name }) => Name === NETWORK)
+  if (network) await docker.getNetwork(network.Id).remove()
 }
 
 /** Whether there is such a process, after it was sent `signal`. */

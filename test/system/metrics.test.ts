@@ -41,6 +41,19 @@ it('lines, bytes, latency and open runs are those of the containers', async () =
   await until('no run is open', async () => (await house.samples())['tallyman_driver_runs_open'] === 0)
 })
 
+it('the consumer says what it has written, how long that took and that nothing is left', async () => {
+  const samples = await until('all that was acknowledged is written', async () => {
+    const text = await (await fetch(`${house.consumer.url}/metrics`)).text()
+    const value = (name: string) => Number(new RegExp(`^tallyman_${name} (\\d+)$`, 'm').exec(text)?.[1])
+    return value('lines_written_total') === 1_244 && value
+  })
+  expect(samples('lines_doubled_total')).toBe(0)
+  expect(samples('records_undecodable_total')).toBe(0)
+  expect(samples('latency_seconds_count')).toBeGreaterThan(0)
+  expect(samples('latency_seconds_bucket{le="10"}')).toBe(samples('latency_seconds_count'))
+  expect(samples('lag_records{partition="0"}')).toBe(0)
+})
+
 it('while Kafka is away, health says since when, and the journal how much waits and how long', async () => {
   expect(await health()).toMatchObject({ status: 200, kafka: 'reached' })
   await house.kafka.stop()

@@ -1,0 +1,64 @@
+/** What the operator sees of the consumer: Prometheus metrics, made up when somebody looks, but for the latency. */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Counts } from './landing.ts'
+
+/** Resolution of the event loop's delay, ms: a finer one wakes an idle consumer more often than all else. */
+const LOOP_DELAY_MS = 100
+
+/** Seconds from a line's own time to its bytes in the file. */
+const LATENCY_BUCKETS = [0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600]
+
+const COUNTED: readonly [keyof Counts, name: string, help: string][] = [
+  ['records', 'records_total', 'Records that were read.'],
+  ['lines', 'lines_written_total', 'Lines that were written to files.'],
+  ['doubled', 'lines_doubled_total', 'Lines that came a second time and were dropped.'],
+  ['misdated', 'lines_misdated_total', 'Lines whose own day is not kept: they stand in that of their arrival.'],
+  ['undecodable', 'records_undecodable_total', 'Records that could not be decoded and are kept as dead letters.'],
+]
+
+export class Metrics {
+  readonly registry = new Registry()
+  #latency: Histogram
+
+  /**
+   * @param counts what has landed since the daemon started
+   * @param lag records that are not read yet, by partition
+   */
+  constructor(counts: () => Counts, lag: () => Iterable<[partition: number, records: number]>) {
+    const registers = [this.registry]
+    collectDefaultMetrics({ register: this.registry, eventLoopMonitoringPrecision: LOOP_DELAY_MS })
+    for (const [key, name, help] of COUNTED) {
+      new Counter({
+        name: `tallyman_${name}`,
+        help,
+        registers,
+        collect() {
+          this.reset()
+          this.inc(counts()[key])
+        },
+      })
+    }
+    new Gauge({
+      name: 'tallyman_lag_records',
+      help: 'Records that Kafka has and no file yet, as of the last fetch.',
+      labelNames: ['partition'],
+      registers,
+      collect() {
+        this.reset()
+        for (const [partition, records] of lag()) this.set({ partition }, records)
+      },
+    })
+    this.#latency = new Histogram({
+      name: 'tallyman_latency_seconds',
+      help: "From the time of a chunk's first line to its bytes in the file.",
+      buckets: LATENCY_BUCKETS,
+      registers,
+    })
+  }
+
+  /** Chunks are in their files. @param times of their first lines, ms since 1970 */
+  landed(times: readonly number[]): void {
+    const now = Date.now()
+    for (const time of times) this.#latency.observe(Math.max(0, now - time) / 1000)
+  }
+}
