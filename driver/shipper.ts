@@ -30,11 +30,21 @@ import type { Slots } from './slots.ts'
 const BATCH_BYTES = 2 * 1024 * 1024
 /** Encoded chunks to one partition in one send: kafkajs makes one record batch of them, and brokers refuse 1 MB. */
 const PARTITION_BYTES = 768 * 1024
-/** Sends start this far apart, unless WAITING_BYTES wait: a chunk of a few lines costs as much as one of hundreds. */
+/**
+ * Sends start this far apart, and further for each chunk that the last one carried, unless WAITING_BYTES wait: a chunk of a few
+ * lines costs as much as one of hundreds, so the more runs there are the more lines each of their chunks should hold.
+ */
 const APART_MS = 10
+const APART_MS_PER_CHUNK = 0.5
+const MAX_APART_MS = 100
 const WAITING_BYTES = 256 * 1024
-/** A run's checkpoint lags at most this far behind its acknowledgements. */
-const CHECKPOINT_MS = 1000
+/**
+ * A run's checkpoint lags at most this far behind its acknowledgements, in time or in bytes, and is written once the run is
+ * quiet. What is behind it would be sent a second time after a kill; a file each second for each run costs more than that.
+ */
+const CHECKPOINT_MS = 5_000
+const CHECKPOINT_BYTES = 16 * 1024 * 1024
+const QUIET_MS = 500
 /** How long we wait before we send again what was refused for no reason that we can see. */
 const REFUSED_MS = 500
 /** The journals' size is looked at this often: a container that writes flat out adds some 20 MB meanwhile. */
@@ -67,6 +77,8 @@ type Run = {
   /** Acknowledged up to here, and what the checkpoint on disk says. */
   acked: ShippingCheckpoint
   savedAt: number
+  savedOffset: number
+  ackedAt: number
   /** What is not acknowledged yet was journalled after this moment, ms of the monotonic clock. */
   behindSince: number
 }
@@ -183,6 +195,8 @@ export class Shipper {
       seen: 0,
       acked: checkpoint,
       savedAt: Number.NEGATIVE_INFINITY,
+      savedOffset: checkpoint.offset,
+      ackedAt: Number.NEGATIVE_INFINITY,
       behindSince: performance.now(),
     })
   }
@@ -209,7 +223,8 @@ export class Shipper {
   }
 
   async #ship(): Promise<void> {
-    let sentAt = -APART_MS
+    let sentAt = -MAX_APART_MS
+    let apart = APART_MS
     let ready: Batch | undefined
     while (!this.#stopped) {
       if (!ready || ready.states.size === 0) {
@@ -220,13 +235,14 @@ export class Shipper {
           await this.#slots.rung(seen, IDLE_MS)
           continue
         }
-        const wait = sentAt + APART_MS - performance.now()
+        const wait = sentAt + apart - performance.now()
         if (waiting < WAITING_BYTES && wait > 0) await sleep(wait)
         this.#partitions ??= await this.#producer.partitions(this.#topic)
         ready = this.#build()
       }
       if (ready.states.size === 0) continue
       sentAt = performance.now()
+      apart = Math.min(APART_MS + APART_MS_PER_CHUNK * ready.records.length, MAX_APART_MS)
       const sending = this.#send(ready)
       // It may be rejected, by a stop, before it is awaited below.
       sending.catch(() => {})
@@ -447,7 +463,9 @@ export class Shipper {
 
   #acknowledged(batch: Batch): void {
     if (batch.records.length > 0) this.#events.acknowledged(batch)
+    const now = performance.now()
     for (const [run, { state, ended }] of batch.states) {
+      run.ackedAt = now
       // What was given up meanwhile may reach further.
       if (state.offset > run.acked.offset) run.acked = state
       run.behindSince = batch.builtAt
@@ -566,8 +584,14 @@ export class Shipper {
     const now = performance.now()
     for (const run of this.#unsaved) {
       if (run.reader.droppable(run.acked.offset)) this.#trim(run)
-      if (!all && now - run.savedAt < CHECKPOINT_MS) continue
+      const due =
+        all ||
+        now - run.savedAt >= CHECKPOINT_MS ||
+        now - run.ackedAt >= QUIET_MS ||
+        run.acked.offset - run.savedOffset >= CHECKPOINT_BYTES
+      if (!due) continue
       run.savedAt = now
+      run.savedOffset = run.acked.offset
       if (this.#writeCheckpoint(run, run.acked, false)) this.#unsaved.delete(run)
     }
   }
