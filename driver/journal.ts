@@ -101,12 +101,31 @@ export function listRuns(journal: string): string[] {
   return runs
 }
 
-/** A run's segments, in order. Files of other names are not looked at. */
-export function listSegments(folder: string): Segment[] {
-  return readdirSync(folder)
+/** What is in a run's folder: nothing, once the run is removed. */
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
+const basesOf = (names: readonly string[]): number[] =>
+  names
     .filter((name) => /^[0-9a-f]{16}\.segment$/.test(name))
     .sort()
-    .map((name) => ({ base: Number.parseInt(name, 16), length: statSync(join(folder, name)).size }))
+    .map((name) => Number.parseInt(name, 16))
+
+/**
+ * A run's segments, in order. Files of other names are not looked at. One that goes meanwhile is left out: intake removes the
+ * last one where nothing came to be in it, and shipping the first ones.
+ */
+export function listSegments(folder: string): Segment[] {
+  return basesOf(namesIn(folder)).flatMap((base) => {
+    const stat = statSync(segmentPath(folder, base), { throwIfNoEntry: false })
+    return stat ? [{ base, length: stat.size }] : []
+  })
 }
 
 /** Where the run's stream ends: the offset that the next segment is named by. */
@@ -211,8 +230,9 @@ export class JournalReader {
   }
 
   #refresh(): void {
-    this.#bases = listSegments(this.#folder).map((segment) => segment.base)
-    this.#gaps = listGaps(this.#folder, readdirSync(this.#folder))
+    const names = namesIn(this.#folder)
+    this.#bases = basesOf(names)
+    this.#gaps = listGaps(this.#folder, names)
   }
 
   /** Opens the segment that holds `offset`, or that ends there. @returns whether there is one */

@@ -100,7 +100,9 @@ export function pluginApi(driver: LogDriver, log: Logger, server: Server): Fasti
     try {
       await pipeline(Readable.from(entries, { objectMode: false, highWaterMark: 1 }), answer)
     } catch (error) {
-      if (!gone.signal.aborted) log.warn({ code: 'READ_LOGS_BROKEN', err: error }, 'docker logs was broken off')
+      // A client that goes away ends it like this as well; that is nobody's fault.
+      if ((error as NodeJS.ErrnoException).code !== 'ERR_STREAM_PREMATURE_CLOSE')
+        log.warn({ code: 'READ_LOGS_BROKEN', err: error }, 'docker logs was broken off')
     }
   })
 

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -59,6 +61,24 @@ describe('journal', () => {
     dropBefore(8)
     expect(readdirSync(folder.path)).toHaveLength(1)
     expect(read(reader, 6, 2)).toBe('gh')
+  })
+
+  it('can be listed while its last segment, which is empty, is made and removed by another thread', async () => {
+    using folder = temporaryFolder()
+    segments(folder.path, 'abc')
+    const empty = JSON.stringify(segmentPath(folder.path, 3))
+    const turn = `fs.writeFileSync(${empty}, ''); fs.unlinkSync(${empty})`
+    const turning = spawn(process.execPath, ['-e', `process.stdout.write('.'); for (;;) { ${turn} }`])
+    try {
+      await once(turning.stdout, 'data')
+      for (let i = 0; i < 5_000; i++) {
+        expect(journalEnd(folder.path)).toBe(3)
+        expect(new JournalReader(folder.path).start).toBe(0)
+      }
+    } finally {
+      turning.kill('SIGKILL')
+      await once(turning, 'exit')
+    }
   })
 
   it('forgets a run whose removal was cut short, and holds the others', () => {

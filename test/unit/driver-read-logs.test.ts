@@ -1,4 +1,4 @@
-import { appendFileSync, unlinkSync } from 'node:fs'
+import { appendFileSync, rmSync, unlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { startOfRun, writeCheckpoint } from '../../driver/checkpoint.ts'
 import { Frame, readFrame } from '../../driver/frames.ts'
@@ -122,6 +122,15 @@ describe('reading logs', () => {
     writeGap(folder, { offset: segment(line('four')), lines: [1, 0] })
     unlinkSync(segmentPath(folder, 0))
     expect(await linesIn(read({}))).toEqual(['two\n', 'three\n', 'four\n'])
+  })
+
+  it('of a run that was removed meanwhile gives nothing', async () => {
+    using journal = temporaryFolder()
+    const { folder, segment, read } = house(journal.path)
+    segment(line('gone'))
+    rmSync(folder, { recursive: true })
+    expect(await linesIn(read({}))).toEqual([])
+    expect(await linesIn(read({ tail: 5 }))).toEqual([])
   })
 
   it('follows until the run is over', async () => {
