@@ -6,7 +6,8 @@
  */
 import type { KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
-import { ChunkError, decodeChunk } from '../wire/chunk.ts'
+import { type Chunk, ChunkError } from '../wire/chunk.ts'
+import { decodeRecord } from '../wire/record.ts'
 import { keepDeadLetter } from './dead-letters.ts'
 import type { Layout } from './layout.ts'
 import type { Ledger } from './ledger.ts'
@@ -41,10 +42,9 @@ export class Landing {
    */
   async land(partition: number, message: KafkaMessage, flush: () => Promise<void>): Promise<void> {
     this.counts.records++
-    let chunk: ReturnType<typeof decodeChunk>
+    let chunk: Chunk
     try {
-      if (message.value === null) throw new ChunkError('invalid-chunk', 'the record has no value')
-      chunk = decodeChunk(message.value)
+      chunk = decodeRecord(message)
     } catch (error) {
       if (!(error instanceof ChunkError)) throw error
       this.#refuse(partition, message, error)

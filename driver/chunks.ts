@@ -17,10 +17,19 @@ export const READ_BYTES = 256 * 1024
 const NEWLINE = 10
 const BLANK = 32
 
-/** What a line takes in an encoded chunk beside its bytes: length, time, flag and source. */
-const LINE_OVERHEAD = 14
 /** What a chunk takes beside its lines: keys, names, ids. Names and attributes are capped at StartLogging. */
 export const CHUNK_OVERHEAD = 16 * 1024
+
+/** How large lines become when they are encoded. */
+export type Costs = {
+  /** What a line takes at most beside its own bytes. */
+  line: number
+  /** What each of its bytes takes at most. */
+  byte: number
+}
+
+/** Of the columnar chunk: length, time, flag and source of a line stand beside its bytes. */
+export const CHUNK_COSTS: Costs = { line: 14, byte: 1 }
 
 export class ChunkBuilder {
   /** [0, READ_BYTES) is the reader's, the rest holds the lines' bytes. */
@@ -29,6 +38,7 @@ export class ChunkBuilder {
   #bytes = 0
   #budget = 0
   #target = 0
+  #costs = CHUNK_COSTS
   #len = new Uint32Array(MAX_LINES)
   #dt = new Float64Array(MAX_LINES)
   #dt32 = new Int32Array(MAX_LINES)
@@ -46,12 +56,14 @@ export class ChunkBuilder {
    * @param first the numbers that the next line of each source gets
    * @param budget bytes that the encoded chunk may take at most
    * @param target bytes at which it is full, though its first line may be longer
+   * @param costs of its encoding
    */
-  begin(first: SourcePair, budget: number, target = budget): void {
+  begin(first: SourcePair, budget: number, target = budget, costs = CHUNK_COSTS): void {
     this.lines = 0
     this.#bytes = 0
-    this.#budget = Math.min(budget - CHUNK_OVERHEAD, MAX_DATA_BYTES + LINE_OVERHEAD * MAX_LINES)
+    this.#budget = budget - CHUNK_OVERHEAD
     this.#target = target
+    this.#costs = costs
     this.#flagged = false
     this.#wide = false
     this.#first = [first[0], first[1]]
@@ -63,7 +75,7 @@ export class ChunkBuilder {
     return (
       this.lines + lines <= MAX_LINES &&
       total <= MAX_DATA_BYTES &&
-      total + (this.lines + lines) * LINE_OVERHEAD <= this.#budget &&
+      total * this.#costs.byte + (this.lines + lines) * this.#costs.line <= this.#budget &&
       (total <= this.#target || this.lines === 0)
     )
   }

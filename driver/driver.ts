@@ -180,12 +180,12 @@ export class Driver {
     this.#opening.set(run.slot, resolve)
     const { record, slot } = run
     const folder = runFolder(this.#options.journal, record.run)
-    const { cacheBytes } = record.options
+    const { cacheBytes, blockMs } = record.options
     const segmentBytes =
       cacheBytes > 0 && cacheBytes < SEGMENTS_KEPT * INTAKE_LIMITS.segmentBytes
         ? Math.max(MIN_SEGMENT_BYTES, Math.floor(cacheBytes / SEGMENTS_KEPT))
         : undefined
-    this.#askIntake({ type: 'open', slot, folder, file: record.file, held, segmentBytes })
+    this.#askIntake({ type: 'open', slot, folder, file: record.file, held, segmentBytes, blockMs })
     return promise
   }
 
@@ -255,8 +255,8 @@ export class Driver {
   }
 
   async #start(file: string, info: ContainerInfo): Promise<void> {
-    const { journal, host } = this.#options
-    const opts = readLogOpts(info)
+    const { journal, host, settings } = this.#options
+    const opts = readLogOpts(info, { own: settings.KAFKA_TOPIC, allowed: settings.KAFKA_TOPICS_ALLOWED })
     const slot = this.#slots.claim(0)
     if (slot === undefined) {
       throw new DriverError(

@@ -12,10 +12,15 @@ export const DROP_BYTES = 64 * 1024
 
 export class DroppedFrames {
   /** Lines by source: a split line counts with its last part. */
-  readonly lines: SourcePair = [0, 0]
+  readonly lines: SourcePair
   #bytes = Buffer.alloc(DROP_BYTES + HEADER_BYTES + MAX_FRAME_BYTES)
   #length = 0
   #frame = new Frame()
+
+  /** @param lines that were dropped already */
+  constructor(lines: Readonly<SourcePair> = [0, 0]) {
+    this.lines = [...lines]
+  }
 
   /** Where the next bytes are to be put, at most DROP_BYTES of them. */
   get room(): Buffer {

@@ -11,7 +11,7 @@ export type IntakeData = { slots: SharedArrayBuffer; wake: number; port: Message
 
 /**
  * To intake. `open` is answered by `opened` with the same slot; `held` is the FIFO's descriptor where it is open already,
- * `segmentBytes` where the run's segments are to be smaller than others.
+ * `segmentBytes` where the run's segments are to be smaller than others, `blockMs` how long its container waits for a disk.
  */
 export type IntakeRequest =
   | {
@@ -21,6 +21,7 @@ export type IntakeRequest =
       file: string
       held: number | undefined
       segmentBytes: number | undefined
+      blockMs: number
     }
   | { type: 'stop' }
 
@@ -46,7 +47,8 @@ function handle(request: IntakeRequest): void {
     return
   }
   try {
-    intake.open(request.slot, request.folder, request.file, request.held, request.segmentBytes)
+    const { slot, folder, file, ...options } = request
+    intake.open(slot, folder, file, options)
     report({ type: 'opened', slot: request.slot, fifo: undefined })
   } catch (error) {
     if (!(error instanceof FifoError)) throw error

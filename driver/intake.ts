@@ -10,7 +10,9 @@
  *   busy container wrote meanwhile: dockerd writes a frame at a time, and a splice for each would cost ten times the CPU.
  * - A disk that refuses leaves the bytes in the pipe, and the FIFO is tried again after RETRY_MS. After `blockMs` of that they are
  *   read out, counted and dropped: a pipe that stays full hangs the container, and dockerd with it. How many lines that were is
- *   noted in the journal before anything is written behind them.
+ *   noted in the journal before anything is written behind them, and meanwhile in a file that has its room on the disk since the run
+ *   began.
+ * - A run that shipping holds (slots.ts) is left alone: its bytes wait in the pipe, and its container with them.
  *
  * The end of a stream is a splice of 0 bytes: dockerd holds its end open from before StartLogging until after the answer
  * to StopLogging, so 0 means that it has closed it, or died.
@@ -18,8 +20,8 @@
 import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
 import { DroppedFrames } from './drops.ts'
 import { openFifo } from './fifos.ts'
-import { segmentPath, writeGap } from './journal.ts'
-import { EAGAIN, EINTR, EIO, Epoll, setPipeSize, splice } from './kernel.ts'
+import { readDropped, segmentPath, writeDropped, writeGap } from './journal.ts'
+import { EAGAIN, EINTR, EIO, ENOSPC, Epoll, setPipeSize, splice } from './kernel.ts'
 import type { Slots } from './slots.ts'
 
 export type IntakeLimits = {
@@ -27,18 +29,27 @@ export type IntakeLimits = {
   segmentBytes: number
   /** Bytes that all enlarged pipes together may hold: containers' own pipes draw on the same limit of the kernel. */
   pipeBytes: number
-  /** A container whose bytes the disk refuses waits for this long, ms; then they are dropped. */
+}
+
+/** How one run is taken in. */
+export type OpenOptions = {
+  /** The FIFO's descriptor, where it is open already. */
+  held?: number | undefined
+  /** At which size its segments are closed, if not at that of all. */
+  segmentBytes?: number | undefined
+  /** Its container waits for this long while the disk refuses bytes, ms; then they are dropped. */
   blockMs: number
 }
 
 export const INTAKE_LIMITS: IntakeLimits = {
   segmentBytes: 8 * 1024 * 1024,
   pipeBytes: 16 * 1024 * 1024,
-  blockMs: 1_000,
 }
 
 const PACE_MS = 2
 const RETRY_MS = 100
+/** Whether a run is still held is looked at this often. */
+const HELD_MS = 20
 /** A wait ends at least this often, should a wake-up ever be missed. */
 const NET_MS = 1000
 const PIPE_DEFAULT = 64 * 1024
@@ -63,6 +74,7 @@ type Run = {
   segmentBytes: number
   /** The segment is closed once it holds this many. */
   segmentMax: number
+  blockMs: number
   pipe: number
   busyAt: number
 }
@@ -88,6 +100,8 @@ export class Intake {
   #pipeBytes = 0
   #enlarged = new Set<Run>()
   #refused = new Map<Run, Refused>()
+  /** Runs that are held and have something to say. */
+  #waiting = new Set<Run>()
   #pause = new Int32Array(new SharedArrayBuffer(4))
   #wakeBuffer = Buffer.alloc(8)
   #stopped = false
@@ -106,12 +120,10 @@ export class Intake {
   /**
    * Holds the FIFO open from here on and journals what it gives.
    * @param folder the run's, where `slots.written(slot)` bytes are journalled already
-   * @param held the FIFO's descriptor, where it is open already
-   * @param segmentMax at which size its segments are closed, if not at that of all
    * @throws FifoError when `file` is missing or is no FIFO
    */
-  open(slot: number, folder: string, file: string, held?: number, segmentMax = this.#limits.segmentBytes): void {
-    const fifo = held ?? openFifo(file)
+  open(slot: number, folder: string, file: string, options: OpenOptions): void {
+    const fifo = options.held ?? openFifo(file)
     const run: Run = {
       slot,
       folder,
@@ -119,14 +131,27 @@ export class Intake {
       fifo,
       segment: -1,
       segmentBytes: 0,
-      segmentMax,
+      segmentMax: options.segmentBytes ?? this.#limits.segmentBytes,
+      blockMs: options.blockMs,
       pipe: PIPE_DEFAULT,
       busyAt: 0,
     }
     this.#runs.set(slot, run)
     // A FIFO that has lost its writers before we came reports nothing to epoll: only a splice tells.
     this.#epoll.addOnce(fifo, slot)
-    this.#drain(run, performance.now())
+    if (!this.#dropsOn(run)) this.#drain(run, performance.now())
+  }
+
+  /** Takes up what a driver dropped that was killed before the disk took bytes again. @returns whether the disk still takes none */
+  #dropsOn(run: Run): boolean {
+    const dropped = readDropped(run.folder)
+    if (dropped?.offset !== this.#slots.written(run.slot)) return false
+    const drops = new DroppedFrames(dropped.lines)
+    if (this.#noteGap(run, drops)) return false
+    const now = performance.now()
+    this.#refused.set(run, { since: now, tried: now, dropped: drops })
+    this.#events.diskRefused(run.slot, ENOSPC)
+    return true
   }
 
   stop(): void {
@@ -138,13 +163,15 @@ export class Intake {
     const due: Run[] = []
     while (!this.#stopped) {
       due.length = 0
-      this.#collect(due, this.#refused.size > 0 ? RETRY_MS : NET_MS, messages)
+      const held = this.#waiting.size > 0
+      this.#collect(due, held ? HELD_MS : this.#refused.size > 0 ? RETRY_MS : NET_MS, messages)
       if (due.length > 0) {
         Atomics.wait(this.#pause, 0, 0, PACE_MS)
         this.#collect(due, 0, messages)
       }
       const now = performance.now()
       for (const run of due) this.#drain(run, now)
+      if (held) this.#release(now)
       if (this.#refused.size > 0) this.#retry(now)
       if (this.#moving) this.#slots.ring()
       this.#moving = false
@@ -168,6 +195,10 @@ export class Intake {
 
   /** Takes what the pipe holds, then arms it again; closes it at the end of the stream. */
   #drain(run: Run, now: number): void {
+    if (this.#slots.held(run.slot)) {
+      this.#waiting.add(run)
+      return
+    }
     for (let turn = 0; turn < TURNS; turn++) {
       const moved = this.#splice(run)
       if (moved === 0) {
@@ -234,6 +265,15 @@ export class Intake {
     this.#events.ended(run.slot)
   }
 
+  /** Goes on with the runs that are held no more. */
+  #release(now: number): void {
+    for (const run of this.#waiting) {
+      if (this.#slots.held(run.slot)) continue
+      this.#waiting.delete(run)
+      this.#drain(run, now)
+    }
+  }
+
   #refuse(run: Run, errno: number, now: number): void {
     if (this.#refused.has(run)) return
     this.#refused.set(run, { since: now, tried: now, dropped: undefined })
@@ -244,7 +284,7 @@ export class Intake {
     for (const [run, refused] of this.#refused) {
       if (now - refused.tried < RETRY_MS) continue
       refused.tried = now
-      if (!refused.dropped && now - refused.since < this.#limits.blockMs) this.#drain(run, now)
+      if (!refused.dropped && now - refused.since < run.blockMs) this.#drain(run, now)
       else this.#drop(run, refused, now)
     }
   }
@@ -253,6 +293,16 @@ export class Intake {
   #drop(run: Run, refused: Refused, now: number): void {
     refused.dropped ??= new DroppedFrames()
     const { dropped } = refused
+    const before = dropped.lines[0] + dropped.lines[1]
+    try {
+      this.#readOut(run, refused, dropped, now)
+    } finally {
+      if (dropped.lines[0] + dropped.lines[1] > before)
+        writeDropped(run.folder, { offset: this.#slots.written(run.slot), lines: dropped.lines })
+    }
+  }
+
+  #readOut(run: Run, refused: Refused, dropped: DroppedFrames, now: number): void {
     for (let turn = 0; turn < DROP_TURNS; turn++) {
       // Within a frame journalling can't go on.
       if (dropped.needed === 0 && this.#resume(run, refused, now)) return

@@ -4,6 +4,7 @@
  * <journal>/runs/<run>/run.json          what the run is (run.ts)
  *                      <offset>.segment  bytes from that offset of the run's stream on, 16 hex digits
  *                      <offset>.gap      how many lines were dropped before that offset, because the disk took nothing
+ *                      dropped           the same while the disk still takes nothing, in a file that is there from the beginning
  *                      checkpoint        how far it is shipped (checkpoint.ts)
  *
  * Invariants
@@ -63,6 +64,8 @@ export const runFolder = (journal: string, run: string): string => join(journal,
 export const segmentPath = (folder: string, base: number): string =>
   join(folder, base.toString(16).padStart(16, '0') + SUFFIX)
 
+const gapLines = z.tuple([z.int().min(0), z.int().min(0)])
+
 /** Lines, by source, that were dropped where a segment begins. What stands before it may end within a frame. */
 export type Gap = { offset: number; lines: SourcePair }
 
@@ -73,6 +76,33 @@ const gapPath = (folder: string, offset: number): string =>
 export const writeGap = (folder: string, { offset, lines }: Gap): void =>
   writeFileSync(gapPath(folder, offset), JSON.stringify({ lines }), { mode: 0o600 })
 
+const droppedPath = (folder: string): string => join(folder, 'dropped')
+/** The note is always as long as this, blanks included, so that a disk that is full can take it. */
+const DROPPED_BYTES = 96
+
+/** Takes the room for what `writeDropped` will say. @throws Error of the file system */
+export const reserveDropped = (folder: string): void =>
+  writeFileSync(droppedPath(folder), ' '.repeat(DROPPED_BYTES), { mode: 0o600 })
+
+/** Says what was dropped behind `offset` so far, where nothing else can be written. */
+export function writeDropped(folder: string, dropped: Gap): void {
+  try {
+    writeFileSync(droppedPath(folder), JSON.stringify(dropped).padEnd(DROPPED_BYTES), { flag: 'r+' })
+  } catch {
+    // A disk with an error, or one that copies on write. A driver that lives on has the count all the same.
+  }
+}
+
+/** @returns what `writeDropped` said last, or undefined where it never did */
+export function readDropped(folder: string): Gap | undefined {
+  try {
+    const gap = z.object({ offset: z.int().min(0), lines: gapLines })
+    return gap.parse(JSON.parse(readFileSync(droppedPath(folder), 'utf8')))
+  } catch {
+    return undefined
+  }
+}
+
 /** The gaps of a run, in order. One that can't be read counts no lines, but is one. */
 function listGaps(folder: string, names: readonly string[]): Gap[] {
   return names
@@ -80,7 +110,7 @@ function listGaps(folder: string, names: readonly string[]): Gap[] {
     .sort()
     .map((name) => {
       const offset = Number.parseInt(name, 16)
-      const text = z.object({ lines: z.tuple([z.int().min(0), z.int().min(0)]) })
+      const text = z.object({ lines: gapLines })
       try {
         return { offset, lines: text.parse(JSON.parse(readFileSync(join(folder, name), 'utf8'))).lines }
       } catch {

@@ -4,8 +4,9 @@
  *
  * Every default is said as somebody would write it (`prefault`), so that docs/log-opts.md is made from the schema alone.
  */
+import { posix } from 'node:path'
 import { z } from 'zod'
-import { byteSize, unknownKey } from '../wire/settings.ts'
+import { byteSize, duration, list, topicName, unknownKey } from '../wire/settings.ts'
 import { type ContainerInfo, derivedModule, derivedService, extraAttributes, fillTemplate } from './container.ts'
 import { DriverError } from './errors.ts'
 import type { RunOptions } from './run.ts'
@@ -21,7 +22,6 @@ const MAX_ATTRS = 256
 const KIB = 1024
 
 const template = z.string().max(MAX_NAME, { error: `is longer than ${MAX_NAME} characters` })
-const list = z.string().transform((text) => text.split(',').filter(Boolean))
 const regex = z.string().transform((text, context) => {
   try {
     return new RegExp(text)
@@ -59,6 +59,26 @@ export const logOptsSchema = z.object({
     .describe(
       'What chooses the Kafka partition: `module` keeps all containers of a module in one partition and so in one file; `run` spreads them, for a module that is too much for one partition.',
     ),
+  'kafka-topic': topicName
+    .optional()
+    .describe("Another topic than the plugin's own; one that its setting `KAFKA_TOPICS_ALLOWED` allows."),
+  format: z
+    .enum(['chunk', 'json'], { error: 'must be chunk or json' })
+    .prefault('chunk')
+    .describe(
+      'What a record is: `chunk`, many lines in MessagePack, or `json`, a line each, for readers of your own at several times the cost ([format](format.md)).',
+    ),
+  'on-full': z
+    .enum(['drop-oldest', 'block'], { error: 'must be drop-oldest or block' })
+    .prefault('drop-oldest')
+    .describe(
+      'What happens when the journals are full of lines that Kafka does not take: the oldest of the largest journal are dropped and counted, or the container waits, for `block-max` at most, before that.',
+    ),
+  'block-max': duration(60_000)
+    .prefault('1s')
+    .describe(
+      'For how long in a row the container may be made to wait: with `on-full=block`, and while the disk of the journal refuses bytes.',
+    ),
   'max-line-bytes': byteSize
     .pipe(
       z
@@ -86,14 +106,34 @@ export const DOCKERD_OPTS = ['mode', 'max-buffer-size', 'cache-compress', 'max-s
 
 const KNOWN = [...Object.keys(logOptsSchema.shape), ...DOCKERD_OPTS]
 
+/** A JSON record has to fit into what brokers take, blown up as it may be. */
+const MAX_JSON_LINE_BYTES = 256 * KIB
+
 const refused = (key: string, value: string, why: string): DriverError =>
   new DriverError('LOG_OPT_INVALID', `log-opt ${key}=${value}: ${why}`)
 
 /** What the log-opts of a container and its labels say. */
 export type LogOpts = { service: string; module: string; attrs: Record<string, string>; options: RunOptions }
 
+/** Topics that a container may name, as patterns. */
+export type TopicRule = { own: string; allowed: readonly string[] }
+
 /** @throws DriverError naming key, value and what is allowed */
-export function readLogOpts(info: ContainerInfo): LogOpts {
+function checkTopic(topic: string, { own, allowed }: TopicRule): void {
+  if (topic === own || allowed.some((pattern) => posix.matchesGlob(topic, pattern))) return
+  const others = allowed.length > 0 ? `, and what matches ${allowed.join(' ')}` : ''
+  throw refused(
+    'kafka-topic',
+    topic,
+    `this host's plugin allows ${own}${others}; others with its setting KAFKA_TOPICS_ALLOWED`,
+  )
+}
+
+/**
+ * @param topics which the container may name; any where it is not given
+ * @throws DriverError naming key, value and what is allowed
+ */
+export function readLogOpts(info: ContainerInfo, topics?: TopicRule): LogOpts {
   const { Config } = info
   const unknown = Object.keys(Config).find((key) => !KNOWN.includes(key))
   if (unknown !== undefined) throw new DriverError('LOG_OPT_INVALID', `log-opt ${unknownKey(unknown, KNOWN)}`)
@@ -104,6 +144,10 @@ export function readLogOpts(info: ContainerInfo): LogOpts {
     throw refused(key, Config[key] ?? '', issue.message)
   }
   const { data } = result
+  const topic = data['kafka-topic']
+  if (topic !== undefined && topics) checkTopic(topic, topics)
+  if (data.format === 'json' && data['max-line-bytes'] > MAX_JSON_LINE_BYTES)
+    throw refused('max-line-bytes', Config['max-line-bytes']!, 'must be at most 256k with format=json')
   const filled = (key: 'service' | 'module' | 'tag'): string | undefined => {
     const value = data[key]
     if (value === undefined) return undefined
@@ -147,6 +191,10 @@ export function readLogOpts(info: ContainerInfo): LogOpts {
       maxLineBytes: data['max-line-bytes'],
       cacheBytes: data['cache-disabled'] ? 0 : data['cache-max-size'] * data['cache-max-file'],
       key: data['kafka-key'],
+      ...(topic !== undefined && { topic }),
+      format: data.format,
+      onFull: data['on-full'],
+      blockMs: data['block-max'],
     },
   }
 }

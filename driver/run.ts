@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { replaceFile, syncFolder } from '../wire/durable.ts'
 import { dropCheckpoint } from './checkpoint.ts'
-import { runFolder, runsFolder } from './journal.ts'
+import { reserveDropped, runFolder, runsFolder } from './journal.ts'
 
 const options = z.object({
   maxLineBytes: z.int().min(1),
@@ -17,6 +17,13 @@ const options = z.object({
   cacheBytes: z.int().min(0),
   /** What chooses the partition: the key of the records. */
   key: z.enum(['module', 'run']),
+  /** Another topic than the plugin's own. */
+  topic: z.string().optional(),
+  format: z.enum(['chunk', 'json']).default('chunk'),
+  /** What happens when the journals are full of what Kafka has not taken, or the disk takes nothing. */
+  onFull: z.enum(['drop-oldest', 'block']).default('drop-oldest'),
+  /** For how long in a row the container may be made to wait for that, ms. */
+  blockMs: z.int().min(0).default(1_000),
 })
 
 /** What the log-opts say of how a run is handled, frozen when it starts. */
@@ -44,6 +51,7 @@ export function createRun(journal: string, description: Omit<RunRecord, 'v' | 'r
   const run = randomUUID()
   const folder = runFolder(journal, run)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
+  reserveDropped(folder)
   replaceFile(join(folder, 'run.json'), Buffer.from(JSON.stringify({ v: 1, ...description })), true)
   syncFolder(runsFolder(journal))
   return { v: 1, run, ...description }

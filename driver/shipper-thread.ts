@@ -3,6 +3,7 @@ import { type MessagePort, workerData } from 'node:worker_threads'
 import pino from 'pino'
 import { kafkaClient } from '../wire/kafka.ts'
 import { Producer } from '../wire/producer.ts'
+import { Topics } from '../wire/topics.ts'
 import type { ShippingCheckpoint } from './checkpoint.ts'
 import type { ErrorCode } from './errors.ts'
 import { type Health, ShippingMetrics } from './metrics.ts'
@@ -58,43 +59,61 @@ function tellJournalFull(lines: number): void {
   )
 }
 
+const connect = () =>
+  kafkaClient({
+    brokers: settings.KAFKA_BROKERS,
+    clientId: settings.KAFKA_CLIENT_ID,
+    security: settings,
+    logger: kafkaLog,
+    requestTimeout: 5_000,
+  })
+
+function tellKafkaAway(error: Error, attempts: number): void {
+  metrics.failed()
+  if (!due('KAFKA_AWAY', attempts === 1)) return
+  log.warn(
+    { code: 'KAFKA_AWAY', attempts, brokers: settings.KAFKA_BROKERS, error: error.message },
+    'Kafka takes no lines; the journal keeps them and they are sent as soon as it does. If this lasts, check KAFKA_BROKERS',
+  )
+}
+
 const producer = new Producer(
-  () =>
-    kafkaClient({
-      brokers: settings.KAFKA_BROKERS,
-      clientId: settings.KAFKA_CLIENT_ID,
-      security: settings,
-      logger: kafkaLog,
-      requestTimeout: 5_000,
-    }),
+  connect,
   {
-    failed(error, attempts) {
-      metrics.failed()
-      if (!due('KAFKA_AWAY', attempts === 1)) return
-      log.warn(
-        {
-          code: 'KAFKA_AWAY',
-          attempts,
-          brokers: settings.KAFKA_BROKERS,
-          topic: settings.KAFKA_TOPIC,
-          error: error.message,
-        },
-        'Kafka takes no lines; the journal keeps them and they are sent as soon as it does. If this lasts, check KAFKA_BROKERS, and that the topic exists (the consumer creates it)',
-      )
-    },
+    failed: tellKafkaAway,
     recovered(attempts, ms) {
       log.info({ attempts, ms: Math.round(ms) }, 'Kafka takes lines again')
     },
   },
+  { compression: settings.KAFKA_COMPRESSION, acks: settings.KAFKA_ACKS },
 )
+
+const topics = new Topics(connect, {
+  found(topic, partitions) {
+    log.info({ topic, partitions }, 'the topic is there')
+    shipper.found()
+  },
+  failed(topic, error, missing, attempts) {
+    if (!missing) return tellKafkaAway(error, attempts)
+    metrics.failed()
+    if (!due('TOPIC_MISSING', attempts === 1)) return
+    log.warn(
+      { code: 'TOPIC_MISSING', topic, attempts },
+      'Kafka does not have the topic; the journal keeps its lines and they are sent as soon as it is there. Create it: the consumer does so for KAFKA_TOPIC',
+    )
+  },
+})
 
 const shipper: Shipper = new Shipper({
   journal,
   journalMax: settings.JOURNAL_MAX,
   runsMax: settings.RUNS_MAX,
   topic: settings.KAFKA_TOPIC,
+  linger: settings.LINGER,
+  syncInterval: settings.JOURNAL_SYNC,
   slots: new Slots(memory),
   producer,
+  topics,
   events: {
     done: (slot) => report({ type: 'done', slot }),
     removed: (record) => report({ type: 'removed', record }),
@@ -150,7 +169,8 @@ port.on('message', (request: ShipperRequest) => {
     return
   }
   stopping = true
-  void shipper.stop().then(() => report({ type: 'stopped' }))
+  shipper.stop()
+  report({ type: 'stopped' })
 })
 
 try {

@@ -2,13 +2,13 @@
  * What intake and shipping tell each other without a message: a row a run in shared memory, and a doorbell.
  *
  * Invariants
- * - Each cell has one writer. `written` and ENDED are intake's; main claims a row before anyone else knows it and frees
- *   it after shipping said that the run is over.
+ * - Each cell has one writer. `written` and ENDED are intake's, `held` is shipping's; main claims a row before anyone else
+ *   knows it and frees it after shipping said that the run is over.
  * - `written` is stored before the doorbell is rung, and the doorbell is atomic: whoever saw it ring sees the bytes.
  * - `written` counts bytes that are in the journal. ENDED is set after the last of them.
  */
 
-/** 65,536 runs at once, at 12 bytes each: an outage in which thousands of short containers come and go fits. */
+/** 65,536 runs at once, at 13 bytes each: an outage in which thousands of short containers come and go fits. */
 const ROWS = 65_536
 
 const FREE = 0
@@ -21,13 +21,15 @@ export class Slots {
   #doorbell: Int32Array
   #state: Int32Array
   #written: Float64Array
+  #held: Uint8Array
   #lowestFree = 0
 
-  constructor(memory = new SharedArrayBuffer(8 + ROWS * 12)) {
+  constructor(memory = new SharedArrayBuffer(8 + ROWS * 13)) {
     this.memory = memory
     this.#doorbell = new Int32Array(memory, 0, 1)
     this.#written = new Float64Array(memory, 8, ROWS)
     this.#state = new Int32Array(memory, 8 + ROWS * 8, ROWS)
+    this.#held = new Uint8Array(memory, 8 + ROWS * 12, ROWS)
   }
 
   /** Takes a row for a run whose journal holds `written` bytes. @returns its index, or undefined when all are taken */
@@ -59,6 +61,15 @@ export class Slots {
 
   end(slot: number): void {
     Atomics.store(this.#state, slot, ENDED)
+  }
+
+  /** Whether intake is to leave the run's bytes in its pipe for now. */
+  held(slot: number): boolean {
+    return Atomics.load(this.#held, slot) === 1
+  }
+
+  hold(slot: number, held: boolean): void {
+    Atomics.store(this.#held, slot, held ? 1 : 0)
   }
 
   ring(): void {

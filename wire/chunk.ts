@@ -69,7 +69,7 @@ export type Chunk = {
 /** A value that is no chunk. `reason` is a stable word for metrics and dead letters, the message says what was wrong. */
 export class ChunkError extends Error {
   override name = 'ChunkError'
-  readonly reason: 'not-msgpack' | 'unknown-version' | 'invalid-chunk'
+  readonly reason: 'not-msgpack' | 'not-json' | 'unknown-version' | 'invalid-chunk'
   constructor(reason: ChunkError['reason'], message: string) {
     super(message)
     this.reason = reason

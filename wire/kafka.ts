@@ -41,7 +41,15 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
     decompress(buffer, { chunkSize: inflatedPieceBytes(buffer.length), maxOutputLength: MAX_INFLATED_BYTES }),
 })
 
-export const ZSTD = CompressionTypes.ZSTD
+/** Codecs that a record batch may be compressed with, by their names in the settings. */
+export const COMPRESSIONS = { zstd: CompressionTypes.ZSTD, gzip: CompressionTypes.GZIP, none: CompressionTypes.None }
+export type Compression = keyof typeof COMPRESSIONS
+
+/** kafkajs's name of the error that Kafka answered with, also where kafkajs wraps it; undefined for any other error. */
+export function protocolError(error: unknown): string | undefined {
+  const { type, cause } = error as { type?: string; cause?: unknown }
+  return type ?? (cause ? protocolError(cause) : undefined)
+}
 
 export type KafkaOptions = {
   brokers: string[]

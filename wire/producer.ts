@@ -12,10 +12,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Kafka, type Producer as KafkaProducer, Partitioners } from 'kafkajs'
-import { ZSTD } from './kafka.ts'
+import { COMPRESSIONS, type Compression, protocolError } from './kafka.ts'
+import { within } from './within.ts'
 
 export type OutgoingRecord = {
-  topic: string
   partition: number
   key: string
   headers: Record<string, string>
@@ -32,7 +32,7 @@ export type ProducerEvents = {
 /** Kafka will not take these records as they are: sending them again is no use. Nothing of them may count as sent. */
 export class RefusedError extends Error {
   override name = 'RefusedError'
-  /** `too-large` for a broker's limit; `no-partition`: the topic does not have that partition (any more). */
+  /** `too-large` for a broker's limit; `no-partition`: there is no such topic or partition (any more), or not for us. */
   readonly reason: 'too-large' | 'no-partition'
   constructor(reason: RefusedError['reason'], message: string) {
     super(message)
@@ -40,8 +40,20 @@ export class RefusedError extends Error {
   }
 }
 
-/** kafkajs's names of the protocol's errors that say that a batch is too large for a broker. */
-const TOO_LARGE = ['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE']
+/** Errors of the protocol that the same records would meet again. Others go away by themselves. */
+const REFUSALS: Record<string, RefusedError['reason']> = {
+  MESSAGE_TOO_LARGE: 'too-large',
+  RECORD_LIST_TOO_LARGE: 'too-large',
+  UNKNOWN_TOPIC_OR_PARTITION: 'no-partition',
+  TOPIC_AUTHORIZATION_FAILED: 'no-partition',
+  INVALID_TOPIC_EXCEPTION: 'no-partition',
+}
+
+export type ProducerOptions = {
+  compression: Compression
+  /** Who has to have a record before it counts as sent: all in-sync replicas, or the leader alone. */
+  acks: 'all' | 'leader'
+}
 
 export type ProducerLimits = {
   /** An attempt that has not settled after this long is given up, ms. */
@@ -56,56 +68,56 @@ const LIMITS: ProducerLimits = { attemptTimeout: 10_000, backoff: 100, maxBackof
 export class Producer {
   #connect: () => Kafka
   #events: ProducerEvents
+  #options: ProducerOptions
   #limits: ProducerLimits
   #producer: KafkaProducer | undefined
   #kafka: Kafka | undefined
   #stopped = new AbortController()
 
   /** @param connect makes a client; called again after each failed attempt */
-  constructor(connect: () => Kafka, events: ProducerEvents, limits = LIMITS) {
+  constructor(connect: () => Kafka, events: ProducerEvents, options: ProducerOptions, limits = LIMITS) {
     this.#connect = connect
     this.#events = events
+    this.#options = options
     this.#limits = limits
   }
 
-  /** Resolves with the number of partitions of `topic`, however long it takes until Kafka knows it. Rejects after `stop`. */
-  partitions(topic: string): Promise<number> {
-    return this.#persist(async (kafka) => {
-      const admin = kafka.admin()
-      await admin.connect()
-      try {
-        const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })
-        const count = topics[0]?.partitions.length ?? 0
-        if (count === 0) throw new Error(`topic ${topic} has no partitions`)
-        return count
-      } finally {
-        await admin.disconnect()
-      }
-    })
-  }
-
   /**
-   * Resolves once every record is acknowledged by all in-sync replicas, however long that takes.
+   * Resolves once every record is acknowledged, however long that takes.
    * @returns how many attempts failed before: after a failure kafkajs may still hold the records' buffers
    * @throws RefusedError when Kafka will not take them as they are
    * @throws Error after `stop`
    */
-  async send(records: OutgoingRecord[]): Promise<number> {
-    let failures = -1
-    await this.#persist(async (kafka) => {
-      failures++
-      await this.#attempt(kafka, records)
-    })
-    return failures
+  async send(topic: string, records: OutgoingRecord[]): Promise<number> {
+    const { signal } = this.#stopped
+    const { attemptTimeout, backoff, maxBackoff } = this.#limits
+    let since = 0
+    for (let failures = 0; ; failures++) {
+      signal.throwIfAborted()
+      try {
+        this.#kafka ??= this.#connect()
+        await within(attemptTimeout, this.#attempt(this.#kafka, topic, records), signal)
+        if (failures > 0) this.#events.recovered(failures, performance.now() - since)
+        return failures
+      } catch (error) {
+        signal.throwIfAborted()
+        const refusal = error instanceof RefusedError ? error.reason : REFUSALS[protocolError(error) ?? '']
+        if (refusal !== 'too-large') this.#discard()
+        if (refusal !== undefined) throw new RefusedError(refusal, (error as Error).message)
+        if (failures === 0) since = performance.now()
+        this.#events.failed(error as Error, failures + 1)
+        await sleep(Math.min(backoff * 2 ** failures, maxBackoff), undefined, { signal })
+      }
+    }
   }
 
   /** Ends what is under way; what is not acknowledged by now is not counted as sent. */
-  async stop(): Promise<void> {
+  stop(): void {
     this.#stopped.abort(new Error('the producer was stopped'))
-    await this.#discard()
+    this.#discard()
   }
 
-  async #attempt(kafka: Kafka, records: OutgoingRecord[]): Promise<void> {
+  async #attempt(kafka: Kafka, topic: string, records: OutgoingRecord[]): Promise<void> {
     if (!this.#producer) {
       this.#producer = kafka.producer({
         allowAutoTopicCreation: false,
@@ -114,62 +126,23 @@ export class Producer {
       })
       await this.#producer.connect()
     }
-    const topicMessages = [...Map.groupBy(records, (record) => record.topic)].map(([topic, ofTopic]) => ({
+    const { compression, acks } = this.#options
+    const reply = await this.#producer.send({
       topic,
-      messages: ofTopic.map(({ partition, key, headers, value }) => ({ partition, key, headers, value })),
-    }))
-    const reply = await this.#producer.sendBatch({ topicMessages, acks: -1, compression: ZSTD, timeout: 30_000 })
-    for (const { topic, partition } of records) {
-      const entry = reply.find((r) => r.topicName === topic && r.partition === partition)
-      if (entry?.errorCode !== 0 || entry.baseOffset === undefined || Number(entry.baseOffset) < 0) {
+      messages: records,
+      acks: acks === 'all' ? -1 : 1,
+      compression: COMPRESSIONS[compression],
+      timeout: 30_000,
+    })
+    for (const partition of new Set(records.map(({ partition }) => partition))) {
+      const entry = reply.find((entry) => entry.topicName === topic && entry.partition === partition)
+      if (entry?.errorCode !== 0 || entry.baseOffset === undefined || Number(entry.baseOffset) < 0)
         throw new RefusedError('no-partition', `Kafka did not acknowledge partition ${partition} of topic ${topic}`)
-      }
-    }
-  }
-
-  /** Tries until it succeeds. */
-  async #persist<T>(attempt: (kafka: Kafka) => Promise<T>): Promise<T> {
-    const { signal } = this.#stopped
-    let since = 0
-    for (let failures = 0; ; failures++) {
-      signal.throwIfAborted()
-      try {
-        this.#kafka ??= this.#connect()
-        const result = await this.#inTime(attempt(this.#kafka))
-        if (failures > 0) this.#events.recovered(failures, performance.now() - since)
-        return result
-      } catch (error) {
-        signal.throwIfAborted()
-        const { type, message } = error as Error & { type?: string }
-        if (type !== undefined && TOO_LARGE.includes(type)) throw new RefusedError('too-large', message)
-        await this.#discard()
-        if (error instanceof RefusedError) throw error
-        if (failures === 0) since = performance.now()
-        this.#events.failed(error as Error, failures + 1)
-        await sleep(Math.min(this.#limits.backoff * 2 ** failures, this.#limits.maxBackoff), undefined, { signal })
-      }
-    }
-  }
-
-  async #inTime<T>(attempt: Promise<T>): Promise<T> {
-    const settled = new AbortController()
-    const { attemptTimeout } = this.#limits
-    const limit = sleep(attemptTimeout, undefined, { signal: AbortSignal.any([settled.signal, this.#stopped.signal]) })
-    try {
-      return await Promise.race([
-        attempt,
-        limit.then(() => {
-          throw new Error(`Kafka did not answer within ${attemptTimeout} ms`)
-        }),
-      ])
-    } finally {
-      settled.abort()
-      limit.catch(() => {})
     }
   }
 
   /** Lets the client go. Its disconnecting may hang with the broker that it hangs on, so it is not waited for. */
-  async #discard(): Promise<void> {
+  #discard(): void {
     const producer = this.#producer
     this.#producer = undefined
     this.#kafka = undefined

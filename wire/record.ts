@@ -2,7 +2,9 @@
  * What stands around a chunk in Kafka: key, headers and partition, so that readers that are not ours can route and
  * filter without decoding the value.
  */
-import { Partitioners } from 'kafkajs'
+import { type IHeaders, Partitioners } from 'kafkajs'
+import { type Chunk, ChunkError, decodeChunk } from './chunk.ts'
+import { decodeJsonLine, JSON_CONTENT_TYPE } from './json-line.ts'
 
 /** Value of the `content-type` header of a record that holds a chunk. */
 export const CHUNK_CONTENT_TYPE = 'application/vnd.tallyman.chunk+msgpack'
@@ -12,8 +14,11 @@ export const DEFAULT_TOPIC = 'tallyman'
 
 export const recordKey = (service: string, module: string): string => `${service}/${module}`
 
-export const recordHeaders = (names: { service: string; module: string; host: string }): Record<string, string> => ({
-  'content-type': CHUNK_CONTENT_TYPE,
+export const recordHeaders = (
+  names: { service: string; module: string; host: string },
+  contentType = CHUNK_CONTENT_TYPE,
+): Record<string, string> => ({
+  'content-type': contentType,
   service: names.service,
   module: names.module,
   host: names.host,
@@ -34,4 +39,13 @@ export function partitionOf(key: string, count: number): number {
     isr: [],
   }))
   return partitioner({ topic: '', partitionMetadata, message: { key, value: null } })
+}
+
+/**
+ * The lines of a record, in whichever format its headers say; a chunk where they say nothing.
+ * @throws ChunkError for a value that is not of that format
+ */
+export function decodeRecord({ value, headers }: { value: Buffer | null; headers?: IHeaders | undefined }): Chunk {
+  if (value === null) throw new ChunkError('invalid-chunk', 'the record has no value')
+  return headers?.['content-type']?.toString() === JSON_CONTENT_TYPE ? decodeJsonLine(value) : decodeChunk(value)
 }

@@ -27,18 +27,19 @@ function hostAndPort(text: string, leastPort: number): { host: string; port: num
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) }
 }
 
-/** Lists, as `a:1,b:2`: without blanks and empty items, with at least one left. */
-export const brokerList = z
-  .string()
-  .transform((s) =>
-    s
-      .split(',')
-      .map((b) => b.trim())
-      .filter(Boolean),
-  )
-  .refine((list) => list.length > 0 && list.every((broker) => hostAndPort(broker, 1)), {
-    error: 'must be host:port, several with commas between',
-  })
+/** A list with commas between, without blanks and empty items. */
+export const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter(Boolean),
+)
+
+/** `a:1,b:2`, with at least one left. */
+export const brokerList = list.refine(
+  (brokers) => brokers.length > 0 && brokers.every((broker) => hostAndPort(broker, 1)),
+  { error: 'must be host:port, several with commas between' },
+)
 
 /** `host:port` to listen on; port 0 is any free one. */
 export const address = z.string().transform((text, context) => {
@@ -56,16 +57,27 @@ export const byteSize = z
   .regex(/^\d+[kmg]?b?$/i, { error: 'must be a number of bytes, such as 512m or 2g' })
   .transform((text) => Number.parseInt(text, 10) * UNITS[/[kmg]/i.exec(text)?.[0].toLowerCase() ?? '']!)
 
+const DURATIONS: Record<string, number> = { ms: 1, s: 1000, m: 60_000 }
+
+/** A time, as `500ms`, `2s` or `5m`, in ms, of at most `most` ms. */
+export const duration = (most: number) =>
+  z
+    .string()
+    .regex(/^\d{1,9}(ms|s|m)$/, { error: 'must be a time, such as 500ms, 2s or 5m' })
+    .transform((text) => Number.parseInt(text, 10) * DURATIONS[text.replace(/^\d+/, '')]!)
+    .pipe(z.number().max(most, { error: `must be at most ${most / 1000}s` }))
+
+/** A topic's name, as Kafka allows it. */
+export const topicName = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,249}$/, { error: 'must be a Kafka topic name: letters, digits, dot, underscore, hyphen' })
+
 /** Settings that every program of ours has, to be spread into its schema. */
 export const commonSettings = {
   KAFKA_BROKERS: brokerList
     .prefault('127.0.0.1:9092')
     .describe('Seed brokers of the Kafka cluster, host:port, several with commas between.'),
-  KAFKA_TOPIC: z
-    .string()
-    .regex(/^[A-Za-z0-9._-]{1,249}$/, { error: 'must be a Kafka topic name: letters, digits, dot, underscore, hyphen' })
-    .default('tallyman')
-    .describe('Topic that carries the lines.'),
+  KAFKA_TOPIC: topicName.default('tallyman').describe('Topic that carries the lines.'),
   KAFKA_CLIENT_ID: z
     .string()
     .max(249)

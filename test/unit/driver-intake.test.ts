@@ -8,7 +8,8 @@ import { eventfd } from '../../driver/kernel.ts'
 import { Slots } from '../../driver/slots.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
-const LIMITS = { segmentBytes: 1000, pipeBytes: 1024 * 1024, blockMs: 1000 }
+const OPTIONS = { blockMs: 1000 }
+const LIMITS = { segmentBytes: 1000, pipeBytes: 1024 * 1024 }
 
 function house() {
   const slots = new Slots()
@@ -51,7 +52,7 @@ describe('intake', () => {
     const writer = fifo(file)
     const slot = slots.claim(0)!
     writeSync(writer, 'before it is opened, ')
-    intake.open(slot, folder.path, file)
+    intake.open(slot, folder.path, file, OPTIONS)
     writeSync(writer, 'after it, and left behind')
     closeSync(writer)
     intake.loop(() => {})
@@ -74,7 +75,7 @@ describe('intake', () => {
     // Without a writer the FIFO's buffer is gone: hold it as dockerd does until intake has it.
     const held = openSync(file, constants.O_RDWR)
     writeSync(held, 'later')
-    intake.open(slots.claim(9)!, folder.path, file)
+    intake.open(slots.claim(9)!, folder.path, file, OPTIONS)
     closeSync(held)
     intake.loop(() => {})
     expect(journalled(folder.path)).toBe('earlier, later')
@@ -86,7 +87,7 @@ describe('intake', () => {
     const file = join(folder.path, 'fifo')
     const writer = fifo(file)
     writeSync(writer, 'a'.repeat(1500))
-    intake.open(slots.claim(0)!, folder.path, file)
+    intake.open(slots.claim(0)!, folder.path, file, OPTIONS)
     writeSync(writer, 'b')
     closeSync(writer)
     intake.loop(() => {})
@@ -99,7 +100,7 @@ describe('intake', () => {
     const { slots, intake } = house()
     const file = join(folder.path, 'fifo')
     const writer = fifo(file)
-    intake.open(slots.claim(0)!, folder.path, file)
+    intake.open(slots.claim(0)!, folder.path, file, OPTIONS)
     closeSync(writer)
     intake.loop(() => {})
     expect(readdirSync(folder.path)).toEqual(['fifo'])
@@ -111,7 +112,7 @@ describe('intake', () => {
     const plain = join(folder.path, 'plain')
     writeFileSync(plain, 'precious')
     for (const file of [plain, join(folder.path, 'missing'), folder.path]) {
-      expect(() => intake.open(slots.claim(0)!, folder.path, file)).toThrow(FifoError)
+      expect(() => intake.open(slots.claim(0)!, folder.path, file, OPTIONS)).toThrow(FifoError)
     }
     expect(readFileSync(plain, 'utf8')).toBe('precious')
   })

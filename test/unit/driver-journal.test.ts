@@ -7,6 +7,7 @@ import { readCheckpoint, startOfRun, writeCheckpoint } from '../../driver/checkp
 import { JournalReader, journalEnd, listRuns, removeRun, runFolder, segmentPath } from '../../driver/journal.ts'
 import { createRun, readRun } from '../../driver/run.ts'
 import { temporaryFolder } from '../support/folder.ts'
+import { runOptions } from '../support/run.ts'
 
 function segments(folder: string, ...texts: string[]): string {
   let base = 0
@@ -100,7 +101,7 @@ const description = {
   container: { id: 'c1', name: 'api-1', image: 'api:1' },
   attrs: {},
   started: 1_790_000_000_000,
-  options: { maxLineBytes: 1000, cacheBytes: 5000, key: 'module' as const },
+  options: runOptions({ maxLineBytes: 1000, cacheBytes: 5000 }),
 }
 
 describe('shipping checkpoint', () => {

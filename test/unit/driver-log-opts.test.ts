@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { containerInfo, repositoryName } from '../../driver/container.ts'
-import { readLogOpts } from '../../driver/log-opts.ts'
+import { readLogOpts, type TopicRule } from '../../driver/log-opts.ts'
 
-const read = (config: Record<string, string>, more: Record<string, unknown> = {}) =>
+const read = (config: Record<string, string>, more: Record<string, unknown> = {}, topics?: TopicRule) =>
   readLogOpts(
     containerInfo.parse({
       Config: config,
@@ -12,6 +12,7 @@ const read = (config: Record<string, string>, more: Record<string, unknown> = {}
       ContainerEnv: null,
       ...more,
     }),
+    topics,
   )
 
 const labels = (map: Record<string, string>) => ({ ContainerLabels: map })
@@ -120,12 +121,25 @@ describe('what goes with the lines', () => {
 
 describe('how a run is handled', () => {
   it('unless anything is said', () => {
-    expect(read({}).options).toEqual({ maxLineBytes: 256 * 1024, cacheBytes: 100 * 1024 ** 2, key: 'module' })
+    expect(read({}).options).toEqual({
+      maxLineBytes: 256 * 1024,
+      cacheBytes: 100 * 1024 ** 2,
+      key: 'module',
+      format: 'chunk',
+      onFull: 'drop-oldest',
+      blockMs: 1000,
+    })
   })
 
   it.each([
     [{ 'max-line-bytes': '480k' }, { maxLineBytes: 480 * 1024 }],
     [{ 'kafka-key': 'run' }, { key: 'run' }],
+    [{ 'kafka-topic': 'audit' }, { topic: 'audit' }],
+    [{ format: 'json' }, { format: 'json' }],
+    [
+      { 'on-full': 'block', 'block-max': '500ms' },
+      { onFull: 'block', blockMs: 500 },
+    ],
     [{ 'cache-disabled': 'true', 'cache-max-size': '1g' }, { cacheBytes: 0 }],
     [{ 'cache-max-size': '1m', 'cache-max-file': '3' }, { cacheBytes: 3 * 1024 ** 2 }],
   ])('%j', (config, options) => {
@@ -137,10 +151,29 @@ describe('how a run is handled', () => {
     [{ 'max-line-bytes': '100' }, /max-line-bytes=100: must be at least 1k/],
     [{ 'max-line-bytes': 'long' }, /max-line-bytes=long: must be a number of bytes/],
     [{ 'kafka-key': 'host' }, /kafka-key=host: must be module or run/],
+    [{ 'kafka-topic': 'a topic' }, /kafka-topic=a topic: must be a Kafka topic name/],
+    [{ format: 'xml' }, /format=xml: must be chunk or json/],
+    [{ format: 'json', 'max-line-bytes': '300k' }, /max-line-bytes=300k: must be at most 256k with format=json/],
+    [{ 'on-full': 'wait' }, /on-full=wait: must be drop-oldest or block/],
+    [{ 'block-max': '2h' }, /block-max=2h: must be a time, such as 500ms/],
+    [{ 'block-max': '2m' }, /block-max=2m: must be at most 60s/],
     [{ 'cache-disabled': 'yes' }, /cache-disabled=yes: must be true or false/],
     [{ 'cache-max-file': '0' }, /cache-max-file=0: must be at least 1/],
     [{ 'kafka-keys': 'run' }, /kafka-keys is not known; the nearest known one is kafka-key/],
   ])('%j is refused in words', (config, message) => {
     expect(() => read(config)).toThrow(message)
+  })
+})
+
+describe('the topic that a container names', () => {
+  const rule = { own: 'tallyman', allowed: ['audit', 'team-*'] }
+  it.each(['tallyman', 'audit', 'team-blue', 'team-'])('%s is allowed', (topic) => {
+    expect(read({ 'kafka-topic': topic }, {}, rule).options.topic).toBe(topic)
+  })
+
+  it.each(['audits', 'my-team-blue', 'tallyman.x'])('%s is refused, and those that are allowed are named', (topic) => {
+    expect(() => read({ 'kafka-topic': topic }, {}, rule)).toThrow(
+      `kafka-topic=${topic}: this host's plugin allows tallyman, and what matches audit team-*; others with its setting KAFKA_TOPICS_ALLOWED`,
+    )
   })
 })

@@ -9,6 +9,7 @@ import { createRun } from '../../driver/run.ts'
 import { Slots } from '../../driver/slots.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame, lineFrames } from '../support/log-entry.ts'
+import { runOptions } from '../support/run.ts'
 
 const ALL: ReadConfig = { since: undefined, until: undefined, tail: -1, follow: false }
 const CONTAINER = 'c1'
@@ -27,7 +28,7 @@ function house(journal: string, followers = 2) {
     container: { id: CONTAINER, name: 'n', image: 'i' },
     attrs: {},
     started: 1,
-    options: { maxLineBytes: 1024, cacheBytes: 1000, key: 'module' },
+    options: runOptions({ maxLineBytes: 1024, cacheBytes: 1000 }),
   })
   const folder = runFolder(journal, record.run)
   const slot = slots.claim(0)!

@@ -4,6 +4,7 @@ import { listSegments, runFolder, segmentPath } from '../../driver/journal.ts'
 import { Retention } from '../../driver/retention.ts'
 import { createRun, type RunRecord } from '../../driver/run.ts'
 import { temporaryFolder } from '../support/folder.ts'
+import { runOptions } from '../support/run.ts'
 
 const SEGMENT = 100
 
@@ -20,7 +21,7 @@ function house(journal: string, runsMax = 10) {
       container: { id: container, name: container, image: 'i' },
       attrs: {},
       started: removed.length,
-      options: { maxLineBytes: 1024, cacheBytes: 1000, key: 'module' },
+      options: runOptions({ maxLineBytes: 1024, cacheBytes: 1000 }),
     })
     const folder = runFolder(journal, record.run)
     for (let i = 0; i < segments; i++) appendFileSync(segmentPath(folder, i * SEGMENT), Buffer.alloc(SEGMENT))

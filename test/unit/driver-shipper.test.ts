@@ -2,38 +2,43 @@ import { appendFileSync, existsSync, readdirSync, statSync, writeFileSync } from
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readCheckpoint, startOfRun } from '../../driver/checkpoint.ts'
-import { listSegments, runFolder, segmentPath } from '../../driver/journal.ts'
-import { createRun, type RunRecord } from '../../driver/run.ts'
+import { journalEnd, listSegments, runFolder, segmentPath } from '../../driver/journal.ts'
+import { createRun, type RunOptions, type RunRecord } from '../../driver/run.ts'
 import { Shipper } from '../../driver/shipper.ts'
 import { Slots } from '../../driver/slots.ts'
 import { decodeChunk, type LostRange } from '../../wire/chunk.ts'
 import { type OutgoingRecord, type Producer, RefusedError } from '../../wire/producer.ts'
+import type { Topics } from '../../wire/topics.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame, lineFrames } from '../support/log-entry.ts'
+import { runOptions } from '../support/run.ts'
 
 /** A Kafka that keeps what it is sent; `hold` makes it acknowledge nothing until `release`. */
-class FakeProducer implements Pick<Producer, 'partitions' | 'send' | 'stop'> {
-  sent: OutgoingRecord[] = []
+class FakeProducer implements Pick<Producer, 'send' | 'stop'>, Pick<Topics, 'partitions' | 'forget'> {
+  sent: (OutgoingRecord & { topic: string })[] = []
+  /** Topics that there are not. */
+  missing = new Set<string>()
   /** Records from which on a batch is too large, bytes. */
   limit = Number.POSITIVE_INFINITY
   count = 12
   #held: PromiseWithResolvers<void> | undefined
   #stopped = Promise.withResolvers<never>()
-  partitions = async () => this.count
+  partitions = (topic: string) => (this.missing.has(topic) ? undefined : this.count)
+  forget() {}
   hold() {
     this.#held = Promise.withResolvers<void>()
   }
-  async send(records: OutgoingRecord[]) {
+  async send(topic: string, records: OutgoingRecord[]) {
     if (records.some(({ partition }) => partition >= this.count))
       throw new RefusedError('no-partition', 'no such partition')
     const bytes = records.reduce((sum, { value }) => sum + value.length, 0)
     if (bytes > this.limit) throw new RefusedError('too-large', `${bytes} bytes`)
     // Copied, as a network would: the arena is used again after the acknowledgement.
-    this.sent.push(...records.map((record) => ({ ...record, value: Buffer.from(record.value) })))
+    this.sent.push(...records.map((record) => ({ ...record, topic, value: Buffer.from(record.value) })))
     await Promise.race([this.#held?.promise, this.#stopped.promise])
     return 0
   }
-  async stop() {
+  stop() {
     this.#stopped.promise.catch(() => {})
     this.#stopped.reject(new Error('stopped'))
   }
@@ -41,8 +46,11 @@ class FakeProducer implements Pick<Producer, 'partitions' | 'send' | 'stop'> {
 
 const line = (text: string) => frame({ source: 'stdout', time: 1_000n, line: Buffer.from(text) })
 
+type Options = Partial<RunOptions> & { journalMax?: number; runsMax?: number; syncInterval?: number }
+
 /** A journal with one run, and a shipper that is started and stopped as a driver is. */
-function house(journal: string, { journalMax = Number.POSITIVE_INFINITY, cacheBytes = 0, runsMax = 10 } = {}) {
+function house(journal: string, options: Options = {}) {
+  const { journalMax = Number.POSITIVE_INFINITY, runsMax = 10, syncInterval = 0, ...differing } = options
   const slots = new Slots()
   const record: RunRecord = createRun(journal, {
     file: '/f',
@@ -52,13 +60,14 @@ function house(journal: string, { journalMax = Number.POSITIVE_INFINITY, cacheBy
     container: { id: 'c1', name: 'api-1', image: 'api:1' },
     attrs: {},
     started: 0,
-    options: { maxLineBytes: 256 * 1024, cacheBytes, key: 'module' },
+    options: runOptions({ cacheBytes: 0, ...differing }),
   })
   const folder = runFolder(journal, record.run)
   const slot = slots.claim(0)!
   const skips: number[] = []
   const removed: string[] = []
   const losses: LostRange[] = []
+  const others: RunRecord[] = []
   let kept: RunRecord | undefined
   return {
     folder,
@@ -67,6 +76,14 @@ function house(journal: string, { journalMax = Number.POSITIVE_INFINITY, cacheBy
     keep(over: RunRecord) {
       kept = over
     },
+    /** Has the shipper take up another run, with these bytes in its journal. */
+    add(differing: Partial<RunOptions>, bytes: Uint8Array) {
+      const { run: _, v: __, ...description } = record
+      const other = createRun(journal, { ...description, options: runOptions({ cacheBytes: 0, ...differing }) })
+      writeFileSync(segmentPath(runFolder(journal, other.run), 0), bytes)
+      others.push(other)
+    },
+    held: () => slots.held(slot),
     written: () => slots.written(slot),
     skips,
     losses,
@@ -90,7 +107,10 @@ function house(journal: string, { journalMax = Number.POSITIVE_INFINITY, cacheBy
         runsMax,
         topic: 'tallyman',
         slots,
-        producer: producer as unknown as Producer,
+        producer,
+        topics: producer,
+        linger: 1,
+        syncInterval,
         events: {
           done: () => done.resolve(),
           acknowledged: () => {},
@@ -103,9 +123,10 @@ function house(journal: string, { journalMax = Number.POSITIVE_INFINITY, cacheBy
       })
       if (kept) shipper.keep(kept, readCheckpoint(runFolder(journal, kept.run))!)
       shipper.add(slot, record, readCheckpoint(folder) ?? startOfRun())
+      for (const other of others) shipper.add(slots.claim(journalEnd(runFolder(journal, other.run)))!, other)
       const loop = shipper.loop().catch(() => {})
       await until(done.promise)
-      await shipper.stop()
+      shipper.stop()
       await loop
     },
   }
@@ -258,9 +279,9 @@ describe('shipping', () => {
     const kafka = new FakeProducer()
     const batches: number[] = []
     const send = kafka.send.bind(kafka)
-    kafka.send = (records) => {
+    kafka.send = (topic, records) => {
       batches.push(records.reduce((sum, { value }) => sum + value.length, 0))
-      return send(records)
+      return send(topic, records)
     }
     run.write(Buffer.concat(Array.from({ length: 40_000 }, (_, i) => line(`${i}`.padEnd(100)))))
     run.end()
@@ -381,5 +402,104 @@ describe('shipping', () => {
     expect(before.sent[0]!.partition).toBeGreaterThan(0)
     await run.ship(after, (done) => done)
     expect(texts(after)).toEqual(['2 two'])
+  })
+
+  it('a topic that is missing keeps its own runs waiting and no others', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { topic: 'missing' })
+    run.add({}, line('flows'))
+    run.write(line('waits'))
+    const kafka = new FakeProducer()
+    kafka.missing.add('missing')
+    await run.ship(kafka, () => expect.poll(() => texts(kafka)).toEqual(['1 flows']))
+    kafka.missing.clear()
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(kafka.sent.filter(({ topic }) => topic === 'missing').map(({ value }) => decodeChunk(value).lines)).toEqual([
+      1,
+    ])
+  })
+
+  it('topics take turns, and no send is for two of them', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    run.add({ topic: 'audit' }, line('audited'))
+    run.write(Buffer.concat(Array.from({ length: 40_000 }, (_, i) => line(`${i}`.padEnd(100)))))
+    const kafka = new FakeProducer()
+    const sends: string[] = []
+    const send = kafka.send.bind(kafka)
+    kafka.send = (topic, records) => {
+      sends.push(topic)
+      return send(topic, records)
+    }
+    await run.ship(kafka, () => expect.poll(() => texts(kafka)).toHaveLength(40_001))
+    expect(sends.indexOf('audit')).toBeLessThan(2)
+  })
+
+  it('lines as JSON: a record each, in batches that brokers take, down to the longest line', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { format: 'json' })
+    const kafka = new FakeProducer()
+    kafka.limit = 1024 * 1024
+    const longest = Buffer.alloc(256 * 1024, '"')
+    run.write(Buffer.concat(Array.from({ length: 5000 }, (_, i) => line(`${i}`.padEnd(100)))))
+    run.write(
+      Buffer.concat([...lineFrames('stdout', 1_000n, longest, 'id'), ...lineFrames('stdout', 1_000n, longest, 'id2')]),
+    )
+    run.end()
+    await run.ship(kafka, (done) => done)
+    const lines = kafka.sent.map(({ value }) => JSON.parse(value.toString()))
+    expect(lines.filter(({ number }) => number).map(({ number }) => number)).toEqual(
+      Array.from({ length: 5002 }, (_, i) => i + 1),
+    )
+    expect(lines.filter(({ line }) => line === longest.toString())).toHaveLength(2)
+    expect(lines.at(-1).end).toEqual({ stdout: 5002, stderr: 0 })
+    expect(kafka.sent[0]!.headers['content-type']).toBe('application/vnd.tallyman.line+json')
+  })
+
+  it('with on-full=block a run waits while the journals are nearly full, gives no line meanwhile, and goes on with Kafka', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { journalMax: 500_000, onFull: 'block', blockMs: 60_000 })
+    const away = new FakeProducer()
+    away.missing.add('tallyman')
+    const bytes = Buffer.concat(Array.from({ length: 450 }, (_, i) => line(`${i + 1}`.padEnd(1000))))
+    for (let at = 0; at < bytes.length; at += 100_001) run.write(bytes.subarray(at, at + 100_001), at)
+    await run.ship(away, async () => {
+      await expect.poll(() => run.held()).toBe(true)
+      away.missing.clear()
+      run.write(line('the last'), bytes.length)
+      await expect.poll(() => run.held()).toBe(false)
+      await expect.poll(() => texts(away)).toHaveLength(451)
+    })
+    expect(run.losses).toEqual([])
+  })
+
+  it('with on-full=block a run waits for block-max, and then gives its oldest lines', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { journalMax: 500_000, onFull: 'block', blockMs: 50 })
+    const away = new FakeProducer()
+    away.missing.add('tallyman')
+    const bytes = Buffer.concat(Array.from({ length: 1000 }, (_, i) => line(`${i + 1}`.padEnd(1000))))
+    const half = 450_000
+    run.write(bytes.subarray(0, half))
+    await run.ship(away, async () => {
+      await expect.poll(() => run.held()).toBe(true)
+      await expect.poll(() => run.held()).toBe(false)
+      run.write(bytes.subarray(half), half)
+      await expect.poll(() => run.losses.length).toBeGreaterThan(0)
+      expect(run.held()).toBe(false)
+    })
+  })
+
+  it('what Kafka does not take is synced, also while segments come and go', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { syncInterval: 5, journalMax: 300_000 })
+    const away = new FakeProducer()
+    away.missing.add('tallyman')
+    const bytes = line('x'.repeat(10_000))
+    await run.ship(away, async () => {
+      for (let i = 0; i < 60; i++) run.write(bytes, i * bytes.length)
+      await expect.poll(() => run.losses.length, { timeout: 5000 }).toBeGreaterThan(0)
+    })
   })
 })

@@ -1,7 +1,7 @@
 /** What patches/ does to kafkajs, without which nothing here fails but the figures: CPU while idle, and while sending. */
 import { createRequire } from 'node:module'
 import { describe, expect, it } from 'vitest'
-import { ZSTD } from '../../wire/kafka.ts'
+import { COMPRESSIONS } from '../../wire/kafka.ts'
 
 const require = createRequire(import.meta.url)
 const RequestQueue = require('kafkajs/src/network/requestQueue')
@@ -49,7 +49,7 @@ describe('kafkajs, patched', () => {
   it('of a record batch nothing is held but the batch', async () => {
     const values = [Buffer.alloc(200_000, 'a line '), Buffer.from('a small one')]
     const records = values.map((value) => Record({ key: Buffer.from('k'), value }))
-    const batch = await RecordBatch({ compression: ZSTD, records, lastOffsetDelta: 1 })
+    const batch = await RecordBatch({ compression: COMPRESSIONS.zstd, records, lastOffsetDelta: 1 })
     expect(records.map((record) => record.buf.buffer.detached)).toEqual([true, false])
     expect(values.map((value) => value.length)).toEqual([200_000, 11])
     const decoded = await decodeBatch(new Decoder(batch.buffer))

@@ -1,12 +1,11 @@
 /** The producer, over clients that behave as kafkajs does on a bad day: what counts as sent, and what is tried again. */
-import type { Kafka, Producer as KafkaProducer, ProducerBatch, RecordMetadata } from 'kafkajs'
+import type { Kafka, Producer as KafkaProducer, ProducerRecord, RecordMetadata } from 'kafkajs'
 import { describe, expect, it } from 'vitest'
 import { type OutgoingRecord, Producer, type ProducerLimits, RefusedError } from '../../wire/producer.ts'
 
-type Reply = (batch: ProducerBatch) => Promise<RecordMetadata[]>
+type Reply = (sent: ProducerRecord) => Promise<RecordMetadata[]>
 
-const record = (partition: number, topic = 'lines'): OutgoingRecord => ({
-  topic,
+const record = (partition: number): OutgoingRecord => ({
   partition,
   key: 'shop/web',
   headers: { service: 'shop' },
@@ -14,55 +13,48 @@ const record = (partition: number, topic = 'lines'): OutgoingRecord => ({
 })
 
 /** As kafkajs replies when all went well: an entry for each partition. */
-const stored: Reply = async ({ topicMessages = [] }) =>
-  topicMessages.flatMap(({ topic, messages }) =>
-    [...new Set(messages.map(({ partition }) => partition!))].map((partition) => ({
-      topicName: topic,
-      partition,
-      errorCode: 0,
-      baseOffset: '41',
-    })),
-  )
+const stored: Reply = async ({ topic, messages }) =>
+  [...new Set(messages.map(({ partition }) => partition!))].map((partition) => ({
+    topicName: topic,
+    partition,
+    errorCode: 0,
+    baseOffset: '41',
+  }))
 const altered =
   (change: (entry: RecordMetadata) => RecordMetadata[]): Reply =>
-  async (batch) =>
-    (await stored(batch)).flatMap(change)
+  async (sent) =>
+    (await stored(sent)).flatMap(change)
 const failing =
-  (message: string, type?: string): Reply =>
-  () =>
-    Promise.reject(Object.assign(new Error(message), type !== undefined && { type }))
+  (message: string, type?: string, wrapped = false): Reply =>
+  () => {
+    const error = Object.assign(new Error(message), type !== undefined && { type })
+    return Promise.reject(wrapped ? new Error('retries exceeded', { cause: error }) : error)
+  }
 const hanging: Reply = () => new Promise(() => {})
 
-type Topics = () => Promise<{ topics: { partitions: unknown[] }[] }>
-
 /** A producer over clients of which each replies as told, in turn, and what is seen of them from outside. */
-function producing(clients: (Reply[] | Topics)[], limits: Partial<ProducerLimits> = {}) {
+function producing(clients: Reply[][], limits: Partial<ProducerLimits> = {}) {
   const seen = {
     clients: 0,
     disconnected: 0,
-    batches: [] as ProducerBatch[],
+    batches: [] as ProducerRecord[],
     failed: [] as [message: string, attempts: number][],
     recovered: [] as number[],
   }
   const connect = (): Kafka => {
     const told = clients[seen.clients++]
     if (told === undefined) throw new Error('more clients than expected')
-    const replies = Array.isArray(told) ? [...told] : []
+    const replies = [...told]
     const producer: Partial<KafkaProducer> = {
       connect: async () => {},
       disconnect: async () => void seen.disconnected++,
-      sendBatch: (batch) => {
-        seen.batches.push(batch)
+      send: (sent) => {
+        seen.batches.push(sent)
         const reply = replies.shift()
-        return reply ? reply(batch) : Promise.reject(new Error('more batches than expected'))
+        return reply ? reply(sent) : Promise.reject(new Error('more batches than expected'))
       },
     }
-    const admin = {
-      connect: async () => {},
-      disconnect: async () => void seen.disconnected++,
-      fetchTopicMetadata: told,
-    }
-    return { producer: () => producer, admin: () => admin } as unknown as Kafka
+    return { producer: () => producer } as unknown as Kafka
   }
   const producer = new Producer(
     connect,
@@ -70,6 +62,7 @@ function producing(clients: (Reply[] | Topics)[], limits: Partial<ProducerLimits
       failed: ({ message }, attempts) => void seen.failed.push([message, attempts]),
       recovered: (attempts) => void seen.recovered.push(attempts),
     },
+    { compression: 'zstd', acks: 'all' },
     { attemptTimeout: 60_000, backoff: 1, maxBackoff: 4, ...limits },
   )
   return { producer, seen }
@@ -78,26 +71,15 @@ function producing(clients: (Reply[] | Topics)[], limits: Partial<ProducerLimits
 describe('a send', () => {
   it('asks for every in-sync replica, and keeps partition, key, headers and value', async () => {
     const { producer, seen } = producing([[stored]])
-    expect(await producer.send([record(3), record(5), record(1, 'other')])).toBe(0)
-    const message = (partition: number) => {
-      const { topic: _, ...message } = record(partition)
-      return message
-    }
-    expect(seen.batches).toEqual([
-      expect.objectContaining({
-        acks: -1,
-        topicMessages: [
-          { topic: 'lines', messages: [message(3), message(5)] },
-          { topic: 'other', messages: [message(1)] },
-        ],
-      }),
-    ])
+    const records = [record(3), record(5)]
+    expect(await producer.send('lines', records)).toBe(0)
+    expect(seen.batches).toEqual([expect.objectContaining({ acks: -1, topic: 'lines', messages: records })])
     expect(seen).toMatchObject({ failed: [], recovered: [] })
   })
 
   it('keeps its client while all goes well', async () => {
     const { producer, seen } = producing([[stored, stored, stored]])
-    for (let i = 0; i < 3; i++) await producer.send([record(i)])
+    for (let i = 0; i < 3; i++) await producer.send('lines', [record(i)])
     expect(seen).toMatchObject({ clients: 1, disconnected: 0 })
   })
 
@@ -110,11 +92,11 @@ describe('a send', () => {
     ['says offset -1', altered((entry) => [{ ...entry, baseOffset: '-1' }])],
   ])('is no success when the reply %s', async (_, reply) => {
     const { producer, seen } = producing([[reply], [stored]])
-    const refused = await producer.send([record(0), record(1)]).catch((error) => error)
+    const refused = await producer.send('lines', [record(0), record(1)]).catch((error) => error)
     expect(refused).toBeInstanceOf(RefusedError)
     expect(refused.reason).toBe('no-partition')
     // What the old client took for the topic's partitions must not be asked again.
-    expect(await producer.send([record(0), record(1)])).toBe(0)
+    expect(await producer.send('lines', [record(0), record(1)])).toBe(0)
     expect(seen).toMatchObject({ clients: 2, disconnected: 1 })
   })
 
@@ -122,15 +104,32 @@ describe('a send', () => {
     'that Kafka refuses with %s is not repeated',
     async (type) => {
       const { producer, seen } = producing([[failing('too large', type), stored]])
-      await expect(producer.send([record(0)])).rejects.toMatchObject({ name: 'RefusedError', reason: 'too-large' })
-      await producer.send([record(0)])
+      await expect(producer.send('lines', [record(0)])).rejects.toMatchObject({
+        name: 'RefusedError',
+        reason: 'too-large',
+      })
+      await producer.send('lines', [record(0)])
       expect(seen).toMatchObject({ clients: 1, failed: [] })
+    },
+  )
+
+  it.each<[string, boolean]>([
+    ['UNKNOWN_TOPIC_OR_PARTITION', false],
+    ['UNKNOWN_TOPIC_OR_PARTITION', true],
+    ['TOPIC_AUTHORIZATION_FAILED', false],
+  ])(
+    'that Kafka refuses with %s (wrapped by kafkajs: %s) is not repeated, and its client goes',
+    async (type, wrapped) => {
+      const { producer, seen } = producing([[failing('no', type, wrapped)], [stored]])
+      await expect(producer.send('lines', [record(0)])).rejects.toMatchObject({ reason: 'no-partition' })
+      expect(await producer.send('lines', [record(0)])).toBe(0)
+      expect(seen).toMatchObject({ clients: 2, failed: [] })
     },
   )
 
   it('that failed is tried again with a new client each time, and tells so', async () => {
     const { producer, seen } = producing([[failing('a')], [failing('b', 'NOT_LEADER_FOR_PARTITION')], [stored]])
-    expect(await producer.send([record(0)])).toBe(2)
+    expect(await producer.send('lines', [record(0)])).toBe(2)
     expect(seen.batches).toHaveLength(3)
     expect(seen).toMatchObject({
       clients: 3,
@@ -145,7 +144,7 @@ describe('a send', () => {
 
   it('that hangs is given up, and its client with it', async () => {
     const { producer, seen } = producing([[hanging], [stored]], { attemptTimeout: 10 })
-    expect(await producer.send([record(0)])).toBe(1)
+    expect(await producer.send('lines', [record(0)])).toBe(1)
     expect(seen).toMatchObject({
       clients: 2,
       disconnected: 1,
@@ -162,36 +161,18 @@ describe('stop', () => {
   ])('ends a send that %s: it rejects and does not count', async (_, reply) => {
     // An hour until anything else would end it.
     const { producer, seen } = producing([[reply]], { attemptTimeout: 3.6e6, backoff: 3.6e6, maxBackoff: 3.6e6 })
-    const sent = producer.send([record(0)])
+    const sent = producer.send('lines', [record(0)])
     const rejected = expect(sent).rejects.toThrow()
     await expect.poll(() => seen.batches.length + seen.failed.length).toBeGreaterThan(0)
-    await producer.stop()
+    producer.stop()
     await rejected
     expect(seen).toMatchObject({ clients: 1, disconnected: 1, recovered: [] })
   })
 
   it('ends also what comes later', async () => {
     const { producer, seen } = producing([])
-    await producer.stop()
-    await expect(producer.send([record(0)])).rejects.toThrow('the producer was stopped')
-    await expect(producer.partitions('lines')).rejects.toThrow('the producer was stopped')
+    producer.stop()
+    await expect(producer.send('lines', [record(0)])).rejects.toThrow('the producer was stopped')
     expect(seen.clients).toBe(0)
-  })
-})
-
-it('partitions are asked for until there are some', async () => {
-  const answering = (...counts: number[]): Topics => {
-    return async () => ({ topics: counts.map((count) => ({ partitions: Array(count) })) })
-  }
-  const { producer, seen } = producing([answering(), answering(0), () => Promise.reject(new Error('x')), answering(12)])
-  expect(await producer.partitions('lines')).toBe(12)
-  expect(seen).toMatchObject({
-    clients: 4,
-    failed: [
-      ['topic lines has no partitions', 1],
-      ['topic lines has no partitions', 2],
-      ['x', 3],
-    ],
-    recovered: [3],
   })
 })

@@ -1,0 +1,48 @@
+/**
+ * A batch: what one send carries, of any number of runs, to one topic.
+ *
+ * Invariants
+ * - Encoded records lie in one arena, which is used again once Kafka has acknowledged them.
+ * - To one partition go at most PARTITION_BYTES: kafkajs makes one record batch of them, and brokers refuse 1 MB.
+ */
+import type { OutgoingRecord } from '../wire/producer.ts'
+import type { ShippingCheckpoint } from './checkpoint.ts'
+import type { Shipment } from './shipment.ts'
+
+/** Encoded records that one send carries at most. */
+export const BATCH_BYTES = 2 * 1024 * 1024
+const PARTITION_BYTES = 768 * 1024
+
+export class Batch {
+  readonly topic: string
+  readonly arena: Buffer<ArrayBuffer>
+  readonly builtAt = performance.now()
+  readonly records: OutgoingRecord[] = []
+  /** State of each run behind this batch, and whether the batch holds its end. */
+  readonly states = new Map<Shipment, { state: ShippingCheckpoint; ended: boolean }>()
+  /** Lines in all, and of each chunk the time of its first line, ms since 1970. */
+  lines = 0
+  readonly times: number[] = []
+  bytes = 0
+  #partitionBytes = new Map<number, number>()
+
+  constructor(topic: string, arena: Buffer<ArrayBuffer>) {
+    this.topic = topic
+    this.arena = arena
+  }
+
+  /** Bytes that may still be added, for a partition where one is given. */
+  room(partition?: number): number {
+    const room = this.arena.length - this.bytes
+    if (partition === undefined) return room
+    return Math.min(room, PARTITION_BYTES - (this.#partitionBytes.get(partition) ?? 0))
+  }
+
+  add(partition: number, key: string, headers: Record<string, string>, value: Uint8Array): void {
+    this.arena.set(value, this.bytes)
+    const copy = this.arena.subarray(this.bytes, this.bytes + value.length)
+    this.bytes += value.length
+    this.#partitionBytes.set(partition, (this.#partitionBytes.get(partition) ?? 0) + value.length)
+    this.records.push({ partition, key, headers, value: copy })
+  }
+}

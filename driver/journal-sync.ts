@@ -1,0 +1,59 @@
+/**
+ * Journal sync: makes durable what Kafka has not taken for a while, so that a host that loses its power in an outage of Kafka
+ * loses an interval of lines and not all that waited.
+ *
+ * Invariant: it reads and syncs, with the thread pool's threads, and nothing waits for it. What Kafka takes within the interval
+ * is never synced: Kafka has it.
+ */
+import { open } from 'node:fs/promises'
+import { segmentPath } from './journal.ts'
+import type { Shipment } from './shipment.ts'
+
+export class JournalSync {
+  /** Up to where each run's journal is durable. */
+  #synced = new WeakMap<Shipment, number>()
+  #timer: NodeJS.Timeout | undefined
+  #running = false
+
+  /** @param failed told of a disk that does not sync; it is tried again with the next interval */
+  start(intervalMs: number, shipments: Iterable<Shipment>, failed: (error: Error) => void): void {
+    this.#timer = setInterval(() => {
+      if (this.#running) return
+      this.#running = true
+      this.#sync(shipments, performance.now() - intervalMs)
+        .catch(failed)
+        .finally(() => {
+          this.#running = false
+        })
+    }, intervalMs)
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  async #sync(shipments: Iterable<Shipment>, before: number): Promise<void> {
+    for (const shipment of [...shipments]) {
+      const { written } = shipment
+      const from = Math.max(this.#synced.get(shipment) ?? 0, shipment.acked.offset)
+      if (from >= written || shipment.behindSince > before) continue
+      await syncSegments(shipment, from)
+      this.#synced.set(shipment, written)
+    }
+  }
+}
+
+/** Makes durable what the segments hold behind `from`, and that they are there. */
+async function syncSegments({ folder, reader }: Shipment, from: number): Promise<void> {
+  const bases = reader.bases()
+  const touched = bases.filter((_, i) => (bases[i + 1] ?? Number.POSITIVE_INFINITY) > from)
+  for (const path of [...touched.map((base) => segmentPath(folder, base)), folder]) {
+    try {
+      await using file = await open(path)
+      await file.sync()
+    } catch (error) {
+      // Given up, or shipped and removed, since the list was made.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    }
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * A shipment: one run on its way to Kafka: how far it is built into batches, acknowledged, and saved.
+ *
+ * Invariants
+ * - `acked` never moves over what is merely built. The checkpoint on disk may lag behind it and never leads.
+ * - A segment is removed only after a checkpoint past it is durable.
+ */
+import { type LostRange, MAX_DATA_BYTES, type SourcePair, STDERR, STDOUT } from '../wire/chunk.ts'
+import { recordHeaders, recordKey } from '../wire/record.ts'
+import { type ShippingCheckpoint, writeCheckpoint } from './checkpoint.ts'
+import type { ChunkBuilder } from './chunks.ts'
+import { Cursor } from './cursor.ts'
+import { CHUNKS, type Format, jsonLines } from './format.ts'
+import { MAX_FRAME_BYTES } from './frames.ts'
+import { JournalReader, runFolder } from './journal.ts'
+import type { RunRecord } from './run.ts'
+import type { ShipperEvents } from './shipper.ts'
+import type { Slots } from './slots.ts'
+
+/**
+ * A run's checkpoint lags at most this far behind its acknowledgements, in time or in bytes, and is written once the run is
+ * quiet. What is behind it would be sent a second time after a kill; a file each second for each run costs more than that.
+ */
+const CHECKPOINT_MS = 5_000
+const CHECKPOINT_BYTES = 16 * 1024 * 1024
+const QUIET_MS = 500
+
+export class Shipment {
+  readonly slot: number
+  readonly record: RunRecord
+  readonly folder: string
+  readonly id: Buffer
+  readonly key: string
+  readonly format: Format
+  readonly headers: Record<string, string>
+  readonly reader: JournalReader
+  partition: number | undefined
+  /** Built up to here, and whether the end was built. */
+  cursor: Cursor
+  ended = false
+  /** A chunk is full at this many bytes: fewer after Kafka refused one for its size, down to 1, a line a chunk. */
+  chunkBytes = MAX_DATA_BYTES
+  /** Kafka refused a batch that held this run and others: it goes alone, to find out whose fault that was. */
+  alone = false
+  /** Kafka refused the run's next line, alone in a chunk: it is given up. */
+  refused = false
+  /** How much of the journal there was when the run was last read to its end: what is left of that is half a frame. */
+  seen = 0
+  acked: ShippingCheckpoint
+  /** What is not acknowledged yet was journalled after this moment, ms of the monotonic clock. */
+  behindSince = performance.now()
+  #ackedAt = Number.NEGATIVE_INFINITY
+  #savedAt = Number.NEGATIVE_INFINITY
+  #savedOffset: number
+  #slots: Slots
+  #events: ShipperEvents
+
+  constructor(
+    journal: string,
+    slot: number,
+    record: RunRecord,
+    checkpoint: ShippingCheckpoint,
+    { slots, events }: { slots: Slots; events: ShipperEvents },
+  ) {
+    this.#slots = slots
+    this.#events = events
+    this.slot = slot
+    this.record = record
+    this.folder = runFolder(journal, record.run)
+    this.id = Buffer.from(record.run.replaceAll('-', ''), 'hex')
+    this.key = record.options.key === 'run' ? record.run : recordKey(record.service, record.module)
+    this.format = record.options.format === 'json' ? jsonLines({ ...record, run: this.id }) : CHUNKS
+    this.headers = recordHeaders(record, this.format.contentType)
+    this.reader = new JournalReader(this.folder)
+    this.partition = checkpoint.partition
+    this.acked = checkpoint
+    this.#savedOffset = checkpoint.offset
+    this.cursor = this.#cursorFrom(checkpoint)
+  }
+
+  /** Bytes that are journalled, since the run began. */
+  get written(): number {
+    return this.#slots.written(this.slot)
+  }
+
+  /** Bytes that its journal takes. */
+  get held(): number {
+    return this.written - this.reader.start
+  }
+
+  get unshipped(): number {
+    return this.written - this.acked.offset
+  }
+
+  /** Bytes that are not yet built; the end of the run, which is to be built as well, counts as one. */
+  get waiting(): number {
+    if (this.ended) return 0
+    const { written } = this
+    if (this.#slots.ended(this.slot)) return written - this.cursor.offset + 1
+    return written === this.seen ? 0 : written - this.cursor.offset
+  }
+
+  /** Builds anew from what is acknowledged. */
+  rewind(): void {
+    this.cursor = this.#cursorFrom(this.acked)
+    this.ended = false
+    this.seen = -1
+  }
+
+  #cursorFrom(from: ShippingCheckpoint): Cursor {
+    const { record, reader } = this
+    return new Cursor(reader, from, record.options.maxLineBytes, (offset, bytes) =>
+      this.#events.skipped(record.run, offset, bytes),
+    )
+  }
+
+  acknowledged(state: ShippingCheckpoint, builtAt: number): void {
+    this.#ackedAt = performance.now()
+    // What was given up meanwhile may reach further.
+    if (state.offset > this.acked.offset) this.acked = state
+    this.behindSince = builtAt
+    this.chunkBytes = Math.min(MAX_DATA_BYTES, this.chunkBytes * 2)
+    this.alone &&= this.chunkBytes < MAX_DATA_BYTES
+  }
+
+  /** Enters lines that are given up: with the ones before them where they follow each other, so that the list stays short. */
+  lose(cursor: Cursor, range: LostRange): void {
+    const { source, from, count, reason } = range
+    const last = cursor.lost.findLast((lost) => lost.source === source)
+    const follows = last?.reason === reason && last.from + last.count === from
+    cursor.lost = follows
+      ? cursor.lost.map((lost) => (lost === last ? { ...lost, count: lost.count + count } : lost))
+      : [...cursor.lost, range]
+    this.#events.lost(this.record.run, range)
+  }
+
+  /**
+   * Gives up the first segment, counted as it would have been shipped.
+   * @param sink what its lines go through
+   * @returns false where it is the one that is being written, or where the disk takes no checkpoint
+   */
+  giveSegment(sink: ChunkBuilder): boolean {
+    const end = this.reader.bases()[1]
+    if (end === undefined) return false
+    const cursor = this.#cursorFrom(this.acked)
+    const given: LostRange[] = []
+    if (cursor.offset < end) {
+      // A frame that reaches into the next segment goes whole.
+      const limit = Math.min(end + MAX_FRAME_BYTES, this.written)
+      do {
+        cursor.passGap((range) => given.push(range))
+        const first: SourcePair = [...cursor.lines.next]
+        const anew = () => {
+          sink.begin(cursor.lines.next, Number.POSITIVE_INFINITY)
+          return true
+        }
+        anew()
+        cursor.advance(sink, limit, false, anew)
+        given.push(...rangesSince(first, cursor.lines.next, 'journal-full'))
+      } while (cursor.gap && cursor.offset < end)
+      if (cursor.offset < end) return false
+    }
+    for (const range of given) this.lose(cursor, range)
+    const acked = cursor.state(this.partition)
+    if (!this.save(acked, true)) return false
+    this.acked = acked
+    this.reader.dropFirst()
+    if (this.cursor.offset < acked.offset) this.rewind()
+    return true
+  }
+
+  /** Whether the checkpoint on disk is due. */
+  get due(): boolean {
+    const now = performance.now()
+    return (
+      now - this.#savedAt >= CHECKPOINT_MS ||
+      now - this.#ackedAt >= QUIET_MS ||
+      this.acked.offset - this.#savedOffset >= CHECKPOINT_BYTES
+    )
+  }
+
+  /** @returns whether the disk took it. Where it did not the checkpoint lags, and what is behind it is sent a second time after a restart. */
+  save(checkpoint: ShippingCheckpoint, durable: boolean): boolean {
+    try {
+      writeCheckpoint(this.folder, checkpoint, durable)
+    } catch (error) {
+      this.#events.diskRefused(error as Error)
+      return false
+    }
+    return true
+  }
+
+  /** Saves what is acknowledged, because it is due. @returns as `save` */
+  saveAcked(): boolean {
+    this.#savedAt = performance.now()
+    this.#savedOffset = this.acked.offset
+    return this.save(this.acked, false)
+  }
+}
+
+/** The numbers from `first` up to `next`, given up for `reason`. */
+export const rangesSince = (first: Readonly<SourcePair>, next: Readonly<SourcePair>, reason: string): LostRange[] =>
+  ([STDOUT, STDERR] as const).flatMap((source) =>
+    next[source] > first[source] ? [{ source, from: first[source], count: next[source] - first[source], reason }] : [],
+  )
