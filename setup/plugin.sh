@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates or upgrades the plugin NAME from the image tallyman-plugin-rootfs, sets its env and enables it:
+# Creates or upgrades the plugin NAME from the image tallyman-plugin-rootfs (or PLUGIN_IMAGE), sets its env and enables it:
 #
 #   plugin.sh NAME [KEY=VALUE…]
 #
@@ -18,7 +18,7 @@ name=$1
 [[ ${name##*/} == *:* ]] || name+=:latest
 shift
 
-IMAGE=tallyman-plugin-rootfs:latest
+IMAGE=${PLUGIN_IMAGE:-tallyman-plugin-rootfs:latest}
 image=$(docker image inspect -f '{{.Id}}' "$IMAGE" 2>/dev/null) ||
   fail "There is no image $IMAGE, which the plugin is made from." "Build it with: make images"
 build=$( (echo "$image" && cat "$REPO/plugin-config.json") | sha256sum | head -c 12)

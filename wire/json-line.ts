@@ -59,7 +59,7 @@ export class JsonLineEncoder {
       at += bytes.length
       const time = stamp(chunk.t0 + BigInt(chunk.dt[i]!))
       const flags = chunk.flags?.[i] ?? 0
-      const said = `${lost}${flags & CONTINUED ? ',"continued":true' : ''}${flags & UNTERMINATED ? ',"unterminated":true' : ''}`
+      const said = `${flags & CONTINUED ? ',"continued":true' : ''}${flags & UNTERMINATED ? ',"unterminated":true' : ''}${lost}`
       const end = i === chunk.lines - 1 ? this.#end(chunk) : ''
       add(
         Buffer.from(

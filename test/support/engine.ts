@@ -57,18 +57,27 @@ export async function lockEngine(): Promise<Disposable> {
   return { [Symbol.dispose]: () => void lock.close() }
 }
 
+type Kind = 'kafka' | 'generator'
+
+/** The containers that tests made, or those of one kind. */
+const containersOf = (kind?: Kind) =>
+  docker.listContainers({ all: true, filters: { label: [kind === undefined ? LABEL : `${LABEL}=${kind}`] } })
+
+export const hasContainers = async (kind: Kind): Promise<boolean> => (await containersOf(kind)).length > 0
+
 /** Removes every container that a test made, or those of one kind. */
-export async function removeContainers(kind?: 'kafka' | 'generator'): Promise<void> {
-  const label = kind === undefined ? LABEL : `${LABEL}=${kind}`
-  const containers = await docker.listContainers({ all: true, filters: { label: [label] } })
-  await Promise.all(containers.map(({ Id }) => removeContainer(Id)))
+export async function removeContainers(kind?: Kind): Promise<void> {
+  await Promise.all((await containersOf(kind)).map(({ Id }) => removeContainer(Id)))
 }
 
 export async function removeContainer(id: string): Promise<void> {
-  await docker
-    .getContainer(id)
-    .remove({ force: true, v: true })
-    .catch((error: { statusCode?: number }) => {
-      if (error.statusCode !== 404) throw error
-    })
+  const container = docker.getContainer(id)
+  try {
+    await container.remove({ force: true, v: true })
+  } catch (error) {
+    const { statusCode } = error as { statusCode?: number }
+    // Somebody else is at it, who may have died meanwhile; dockerd goes on.
+    if (statusCode === 409) await container.wait({ condition: 'removed' })
+    else if (statusCode !== 404) throw error
+  }
 }

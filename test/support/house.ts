@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Consumer } from './consumer.ts'
 import { Container, type ContainerOptions } from './container.ts'
-import { BASE_IMAGE, imageOf, lockEngine, removeContainers } from './engine.ts'
+import { BASE_IMAGE, hasContainers, imageOf, lockEngine, removeContainers } from './engine.ts'
 import { Kafka, USER } from './kafka.ts'
 import { compareModule, difference, expectedSize, sizeOf } from './oracle.ts'
 import { Plugin } from './plugin.ts'
@@ -195,13 +195,29 @@ const securedBy = (certs: string | undefined): Record<string, string> => ({
   KAFKA_SASL_PASSWORD_FILE: certs === undefined ? '' : join(certs, PASSWORD),
 })
 
+/**
+ * Removes the containers of a run that was killed. The plugin has to be enabled for that: dockerd can't let go of one whose pipe
+ * is full and read by nobody.
+ */
+async function clearAway(): Promise<void> {
+  const plugin = await Plugin.find(PLUGIN)
+  if (plugin && (await hasContainers('generator'))) {
+    await plugin.enable().catch((error: { statusCode?: number }) => {
+      const enabledAlready = error.statusCode === 409
+      if (!enabledAlready) throw error
+    })
+    await plugin.answers()
+  }
+  await removeContainers()
+}
+
 /** @param name says which suite the house is for, in what it names */
 export async function startHouse(name: string, options: HouseOptions = {}): Promise<House> {
   await using building = new AsyncDisposableStack()
   building.use(await lockEngine())
   await imageOf(BASE_IMAGE)
   await imageOf('tallyman-plugin-rootfs')
-  await removeContainers()
+  await clearAway()
 
   const id = `tm-${name}-${randomBytes(3).toString('hex')}`
   const folder = mkdtempSync(join(tmpdir(), `${id}-`))

@@ -194,7 +194,13 @@ function secureEnvironment({ port, controllerPort, securePort }: Broker): Record
     KAFKA_SSL_KEYSTORE_LOCATION: `${CERTS}/server.p12`,
     KAFKA_SSL_KEYSTORE_PASSWORD: STORE_PASSWORD,
     KAFKA_SSL_KEY_PASSWORD: STORE_PASSWORD,
-    KAFKA_SASL_ENABLED_MECHANISMS: 'PLAIN',
+    KAFKA_SASL_ENABLED_MECHANISMS: 'PLAIN,SCRAM-SHA-256,SCRAM-SHA-512',
     KAFKA_LISTENER_NAME_SASL__SSL_PLAIN_SASL_JAAS_CONFIG: `org.apache.kafka.common.security.plain.PlainLoginModule required user_${USER.name}="${USER.password}";`,
+    ...Object.fromEntries(
+      ['256', '512'].map((bits) => [
+        `KAFKA_LISTENER_NAME_SASL__SSL_SCRAM___SHA___${bits}_SASL_JAAS_CONFIG`,
+        'org.apache.kafka.common.security.scram.ScramLoginModule required;',
+      ]),
+    ),
   }
 }

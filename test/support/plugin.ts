@@ -5,8 +5,8 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import { readCheckpoint } from '../../driver/checkpoint.ts'
 import { journalEnd, runFolder, runsFolder } from '../../driver/journal.ts'
-import { command, docker } from './engine.ts'
-import { pidOfTask } from './process-table.ts'
+import { command, docker, LABEL, repo } from './engine.ts'
+import { ageSeconds, pidOfTask } from './process-table.ts'
 import { until } from './until.ts'
 
 /** What the plugin answered, and with which status. */
@@ -60,6 +60,13 @@ export class Plugin {
     process.kill(this.pid, 'SIGKILL')
   }
 
+  /** Kills the plugin once dockerd would notice, and waits until it answers again: dockerd looks after one that it restarted from 0.5 s on. */
+  async killed(): Promise<void> {
+    await until('dockerd looks after the plugin', () => ageSeconds(this.pid) > 1)
+    this.kill()
+    await this.answers()
+  }
+
   /** Waits until the driver answers. */
   async answers(): Promise<void> {
     await until(
@@ -76,6 +83,38 @@ export class Plugin {
 
   async enable(): Promise<void> {
     await docker.getPlugin(this.name, undefined).enable({ timeout: 0 })
+  }
+
+  /** `docker plugin set`, of a plugin that is disabled. */
+  async set(settings: Record<string, string>): Promise<void> {
+    const pairs = Object.entries(settings).map(([key, value]) => `${key}=${value}`)
+    await command('docker', 'plugin', 'set', this.name, ...pairs)
+  }
+
+  /** `docker plugin upgrade` to a build that differs in nothing but its name, by the script that users run. */
+  async upgrade(build: string): Promise<void> {
+    const image = `tallyman-test-plugin-rootfs:${build}`
+    const label = `${LABEL}.build=${build}`
+    await command(
+      'docker',
+      'build',
+      '--quiet',
+      '--label',
+      label,
+      '--tag',
+      image,
+      join(repo, 'test/support/plugin-build'),
+    )
+    try {
+      await command('env', `PLUGIN_IMAGE=${image}`, 'setup/plugin.sh', this.name)
+    } finally {
+      await command('docker', 'image', 'rm', image)
+    }
+  }
+
+  /** The build that the plugin says it is of. */
+  async build(): Promise<string> {
+    return (await docker.getPlugin(this.name, undefined).inspect()).Config.Description
   }
 
   /** Asks as dockerd does: POST, no Content-Type. */

@@ -42,6 +42,13 @@ export function cpuSeconds(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
 }
 
+/** How long a process has been running, s. */
+export function ageSeconds(pid: number): number {
+  const fields = stat(pid)
+  if (!fields) throw new Error(`there is no process ${pid}`)
+  return Number.parseFloat(read('/proc/uptime')!) - Number(fields[19]) / TICKS_PER_SECOND
+}
+
 /** The most memory that a process had resident so far, MB. */
 export function peakMegabytes(pid: number): number {
   return Number(/^VmHWM:\s+(\d+) kB/m.exec(read(`/proc/${pid}/status`) ?? '')?.[1]) / 1000

@@ -8,6 +8,7 @@ import { AWAITING_GO, type Container, paced } from '../support/container.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { dayFiles, sizeOf } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
+import { inSoak } from '../support/soak.ts'
 import { until } from '../support/until.ts'
 import { zoneAtNoon } from '../support/zones.ts'
 
@@ -43,13 +44,26 @@ it('the plugin is killed again and again while a container writes flat out', asy
   })
   await Promise.all([flatOut.start(), both.start()])
   const pids = new Set([house.plugin.pid])
-  await disturb(both, 5, async () => {
-    house.plugin.kill()
-    await house.plugin.answers()
+  const kills = inSoak(5, 20)
+  await disturb(both, kills, async () => {
+    await house.plugin.killed()
     pids.add(house.plugin.pid)
   })
   await house.landed(flatOut, both)
-  expect(pids.size).toBe(6)
+  expect(pids.size).toBe(kills + 1)
+})
+
+it('the plugin is killed again and again under load from thirty containers', async () => {
+  const containers = await Promise.all(
+    Array.from({ length: 30 }, () =>
+      house.run({
+        print: printed(numberedLines(inSoak(4_000, 20_000), LINE_BYTES), numberedLines(2_000, LINE_BYTES)),
+        command: paced(1_000),
+      }),
+    ),
+  )
+  await disturb(containers[0]!, inSoak(4, 20), () => house.plugin.killed())
+  await house.landed(...containers)
 })
 
 it('containers that end while the plugin is dead', async () => {
@@ -65,11 +79,27 @@ it('containers that end while the plugin is dead', async () => {
   await house.landed(...containers)
 })
 
+it('the plugin is upgraded to another build, twice, while containers run on', async () => {
+  const container = await house.run({ print: printed(numberedLines(200_000, LINE_BYTES)), command: paced(PER_SECOND) })
+  const { StartedAt } = (await container.inspect()).State
+  const builds = [await house.plugin.build()]
+  await disturb(container, 2, async () => {
+    await house.plugin.upgrade(String(builds.length))
+    builds.push(await house.plugin.build())
+  })
+  expect(new Set(builds).size).toBe(3)
+  expect(await container.ended()).toBe(0)
+  expect((await container.inspect()).State.StartedAt).toBe(StartedAt)
+  await house.landed(container)
+})
+
 it('the plugin is disabled and enabled while containers run on', async () => {
   const container = await house.run({ print: printed(numberedLines(200_000, LINE_BYTES)), command: paced(PER_SECOND) })
   const { StartedAt } = (await container.inspect()).State
   await disturb(container, 2, async () => {
+    const begun = performance.now()
     await house.plugin.disable()
+    expect(performance.now() - begun).toBeLessThan(2_000)
     await house.plugin.enable()
   })
   expect(await container.ended()).toBe(0)
@@ -106,7 +136,7 @@ it('the consumer is killed again and again while it writes, and somebody tails t
   expect(readFileSync(tailed).equals(readFileSync(file!))).toBe(true)
 })
 
-it('Kafka goes in mid flow and comes back; meanwhile containers start, run and stop as ever', async () => {
+it('Kafka goes in mid flow and comes back; meanwhile the plugin is killed, and containers start, run and stop as ever', async () => {
   const writing = await house.run({ print: printed(numberedLines(400_000, LINE_BYTES)), command: paced(PER_SECOND) })
   const lasting = await house.run({
     print: printed('a line before it is stopped\n'),
@@ -114,6 +144,7 @@ it('Kafka goes in mid flow and comes back; meanwhile containers start, run and s
   })
   await landedInPart(writing, 0.2)
   await house.kafka.stop()
+  for (let i = 0; i < inSoak(2, 20); i++) await house.plugin.killed()
 
   const begun = performance.now()
   const started = await house.run({ print: printed(numberedLines(1000, LINE_BYTES)) })

@@ -1,9 +1,10 @@
-/** Plugin and consumer over SASL_SSL, with a password from a file in the plugin's mount; a wrong one, and how it is mended. */
+/** Plugin and consumer over SASL_SSL, by every mechanism, with a password from a file in the plugin's mount; a wrong one, and how it is mended. */
 import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type House, startHouse } from '../support/house.ts'
 import { USER } from '../support/kafka.ts'
 import { numberedLines, printed } from '../support/printed.ts'
+import { addScramUser } from '../support/scram.ts'
 import { until } from '../support/until.ts'
 
 let house: House
@@ -29,6 +30,16 @@ it('with a wrong password containers start and stop as ever, and once it is mend
     async () => (await fetch(`${house.metrics}/healthz`)).status === 503,
   )
   writeFileSync(house.passwordFile, USER.password)
+  await house.landed(container)
+})
+
+it.each(['scram-sha-256', 'scram-sha-512'])('lines land over %s as well', async (mechanism) => {
+  await addScramUser(house.kafka.brokers[0]!, USER.name, USER.password)
+  await house.plugin.disable()
+  await house.plugin.set({ KAFKA_SASL_MECHANISM: mechanism })
+  await house.plugin.enable()
+  await house.plugin.answers()
+  const container = await house.run({ print: printed(numberedLines(1_000, 105)) })
   await house.landed(container)
 })
 

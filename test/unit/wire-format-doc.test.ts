@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { decode } from '@msgpack/msgpack'
 import { expect, it } from 'vitest'
 import { ChunkEncoder, MAX_DATA_BYTES, MAX_LINES, VERSION } from '../../wire/chunk.ts'
+import { JSON_CONTENT_TYPE, JsonLineEncoder } from '../../wire/json-line.ts'
 import { CHUNK_CONTENT_TYPE, DEFAULT_TOPIC, recordHeaders } from '../../wire/record.ts'
 import { chunkOf } from '../support/chunk.ts'
 import { MAX_LINE_BYTES } from '../support/printed.ts'
@@ -50,13 +51,31 @@ it('the table of keys has those that are written, no others', () => {
   expect(row('key', '`v`').at(-1)).toMatch(new RegExp(`: ${VERSION}$`))
 })
 
+it('the table of fields has those of a JSON line, no others', () => {
+  const chunk = chunkOf({
+    run: '00'.repeat(16),
+    service: 's',
+    module: 'm',
+    host: 'h',
+    container: { id: 'i', name: 'n', image: 'g' },
+    attrs: {},
+    first: [1, 1],
+    lines: [{ source: 'stdout', number: 1, time: '1', flags: ['continued', 'unterminated'], text: 'x' }],
+    lost: [{ source: 'stdout', from: 1, count: 1, reason: 'r' }],
+    end: [1, 0],
+  })
+  const values: string[] = []
+  new JsonLineEncoder(chunk).encode(chunk, (value) => values.push(Buffer.from(value).toString()))
+  expect(names('field').filter((name) => name !== 'base64')).toEqual(Object.keys(JSON.parse(values[0]!)))
+})
+
 it('the headers are those that are written', () => {
   expect(names('header')).toEqual(Object.keys(recordHeaders({ service: 's', module: 'm', host: 'h' })))
-  expect(row('header', 'content-type').at(-1)).toBe(`\`${CHUNK_CONTENT_TYPE}\``)
+  expect(row('header', 'content-type').at(-1)).toBe(`\`${CHUNK_CONTENT_TYPE}\`, or \`${JSON_CONTENT_TYPE}\``)
   expect(doc).toContain(`| topic | \`${DEFAULT_TOPIC}\`, `)
 })
 
 it('the limits are those of the code', () => {
-  const written = table('limit').map((cells) => cells[1])
+  const written = table('limit').map((cells) => cells[1]?.replace(/;.*/, ''))
   expect(written.slice(0, 3)).toEqual([MAX_LINES, MAX_DATA_BYTES, MAX_LINE_BYTES].map((n) => n.toLocaleString('en')))
 })
