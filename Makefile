@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help docs demo down check unit system test bench plugin images lint engine
+.PHONY: help docs demo down check unit system test soak bench plugin images lint engine
 
 ifndef MACHINE_PATH
 export MACHINE_PATH := $(PATH)
@@ -40,6 +40,9 @@ system: images ## the system tests, on a real engine, plugin and Kafka
 test: ## everything of check and system; one that fails does not keep the other from running
 	@failed=; for tier in lint unit system; do $(MAKE) --no-print-directory $$tier || failed+=" $$tier"; done; \
 	  [ -z "$$failed" ] || { echo "make test: FAILED:$$failed"; exit 1; }
+
+soak: ## the system tests in their long forms: more kills, more lines, longer outages
+	@SOAK=1 $(MAKE) --no-print-directory system
 
 bench: images ## measure side by side with json-file
 	@KAFKA_IMAGE=$$(setup/kafka-image.sh | tail -n 1) node bench/main.ts

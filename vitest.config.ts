@@ -3,6 +3,7 @@
  * `make system` prepares, and runs its files one after the other because they share one dockerd.
  */
 import { defineConfig } from 'vitest/config'
+import { inSoak } from './test/support/soak.ts'
 
 export default defineConfig({
   test: {
@@ -13,7 +14,7 @@ export default defineConfig({
           name: 'system',
           include: ['test/system/**/*.test.ts'],
           fileParallelism: false,
-          testTimeout: 180_000,
+          testTimeout: inSoak(180_000, 3_600_000),
           hookTimeout: 180_000,
         },
       },

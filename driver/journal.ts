@@ -103,9 +103,12 @@ export function readDropped(folder: string): Gap | undefined {
   }
 }
 
-/** The gaps of a run, in order. One that can't be read counts no lines, but is one. */
+/**
+ * The gaps of a run, in order. One that can't be read counts no lines, but is one. What was dropped and never noted, because the
+ * driver was killed before the disk took bytes again, is one as well.
+ */
 function listGaps(folder: string, names: readonly string[]): Gap[] {
-  return names
+  const gaps = names
     .filter((name) => /^[0-9a-f]{16}\.gap$/.test(name))
     .sort()
     .map((name) => {
@@ -114,9 +117,16 @@ function listGaps(folder: string, names: readonly string[]): Gap[] {
       try {
         return { offset, lines: text.parse(JSON.parse(readFileSync(join(folder, name), 'utf8'))).lines }
       } catch {
-        return { offset, lines: [0, 0] }
+        return { offset, lines: [0, 0] as SourcePair }
       }
     })
+  const dropped = readDropped(folder)
+  const last = gaps.at(-1)
+  if (!dropped || (last && last.offset > dropped.offset)) return gaps
+  // Of the same gap a full disk may have left an empty note.
+  const noted = last?.offset === dropped.offset
+  if (noted && last.lines[0] + last.lines[1] >= dropped.lines[0] + dropped.lines[1]) return gaps
+  return [...(noted ? gaps.slice(0, -1) : gaps), dropped]
 }
 
 /** The run folders there are, after clearing away what an interrupted removal left. */
@@ -271,6 +281,8 @@ export class JournalReader {
     if (base === undefined) return false
     if (this.#fd !== -1 && base === this.#base) return true
     this.close()
+    // The segment may have been there, empty, before a gap was noted in front of it; now that bytes are in it the note is final.
+    this.#refresh()
     try {
       this.#fd = openSync(segmentPath(this.#folder, base), 'r')
     } catch (error) {

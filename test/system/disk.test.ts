@@ -68,43 +68,52 @@ it('while Kafka takes lines, nothing is lost: what is shipped makes room', async
   rmSync(filler())
 })
 
-it('while Kafka is away as well, containers go on and stop as ever; each line lands or is counted', async () => {
-  const container = await start('dropped')
-  const lasting = await house.run({
-    print: printed('a line\n'),
-    command: ['sh', '-c', 'cat /in/stdout; exec sleep 600'],
-  })
-  await until('some lines have landed', () => sizeOf(house.folderOf(container)) > 1_000_000)
-  await house.landed(lasting)
-  await house.kafka.stop()
-  fillDisk()
-  const begun = performance.now()
-  expect(await container.ended()).toBe(0)
-  expect((performance.now() - begun) / 1000).toBeLessThan(30)
-  expect(await lasting.stop(1)).toBeLessThan(4)
-  rmSync(filler())
-  await house.kafka.start()
+it.each([
+  ['', false],
+  [', also when the plugin is killed meanwhile', true],
+])(
+  'while Kafka is away as well, containers go on and stop as ever; each line lands or is counted%s',
+  async (_, kill) => {
+    const container = await start(`dropped-${kill}`)
+    const before = await lostToDisk()
+    let lost = 0
+    const lasting = await house.run({
+      print: printed('a line\n'),
+      command: ['sh', '-c', 'cat /in/stdout; exec sleep 600'],
+    })
+    await until('some lines have landed', () => sizeOf(house.folderOf(container)) > 1_000_000)
+    await house.landed(lasting)
+    await house.kafka.stop()
+    fillDisk()
+    const begun = performance.now()
+    expect(await container.ended()).toBe(0)
+    expect((performance.now() - begun) / 1000).toBeLessThan(30)
+    expect(await lasting.stop(1)).toBeLessThan(4)
+    const told = await lostToDisk()
+    if (kill) await house.plugin.killed()
+    rmSync(filler())
+    await house.kafka.start()
 
-  const numbers = () =>
-    dayFiles(house.folderOf(container)).flatMap((file) =>
-      [...readFileSync(file, 'latin1').matchAll(/ line (\d+) \.+$/gm)].map(([, number]) => Number(number)),
+    const numbers = () =>
+      dayFiles(house.folderOf(container)).flatMap((file) =>
+        [...readFileSync(file, 'latin1').matchAll(/ line (\d+) \.+$/gm)].map(([, number]) => Number(number)),
+      )
+    await until(
+      () => `each of ${LINES} lines has landed (${numbers().length}) or is counted (${lost})`,
+      async () => {
+        lost = (await lostToDisk()) - before + (kill ? told : 0)
+        return lost > 0 && numbers().length + lost === LINES
+      },
+      20,
     )
-  let lost = 0
-  await until(
-    () => `each of ${LINES} lines has landed (${numbers().length}) or is counted (${lost})`,
-    async () => {
-      lost = await lostToDisk()
-      return lost > 0 && numbers().length + lost === LINES
-    },
-    20,
-  )
-  const landed = numbers()
-  expect(landed).toEqual([...new Set(landed)].sort((a, b) => a - b))
-  await house.forget(container)
+    const landed = numbers()
+    expect(landed).toEqual([...new Set(landed)].sort((a, b) => a - b))
+    await house.forget(container)
 
-  const after = await start('afterwards')
-  await house.landed(after)
-})
+    const after = await start(`afterwards-${kill}`)
+    await house.landed(after)
+  },
+)
 
 it('and when all has come to rest, nothing stands twice', async () => {
   await house.settled()

@@ -1,6 +1,8 @@
 /** What stands in Kafka, read by others than us; and topics of a container's own, that are there, come late, or are not allowed. */
+import { randomBytes } from 'node:crypto'
+import type { ITopicConfig } from 'kafkajs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import type { Container } from '../support/container.ts'
+import { AWAITING_GO, type Container } from '../support/container.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { numberedLines, type Printed, printed, SOURCES } from '../support/printed.ts'
 import { readChunks, readValues } from '../support/readers.ts'
@@ -39,9 +41,8 @@ const logOpts = (container: string, differing: Record<string, string>) => ({
   ...differing,
 })
 
-async function createTopic(topic: string): Promise<void> {
-  const configEntries = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
-  await house.kafka.admin((admin) => admin.createTopics({ topics: [{ topic, numPartitions: 2, configEntries }] }))
+async function createTopic(topic: string, options: Omit<ITopicConfig, 'topic'> = {}): Promise<void> {
+  await house.kafka.admin((admin) => admin.createTopics({ topics: [{ topic, numPartitions: 2, ...options }] }))
 }
 
 /** Runs a container to its end whose lines go to a topic that no consumer of ours reads. */
@@ -100,6 +101,57 @@ it('a topic that comes late: its lines wait for it, and those of others do not',
   const read = await readChunks(house.kafka, topic)
   expect(read).toEqual({ [late.name]: { ...linesOf(AWKWARD), whole: true } })
   await house.forget(late)
+})
+
+it('a topic that comes back with fewer partitions: what was not sent goes to those that it has', async () => {
+  const topic = 'team-shrunk'
+  await createTopic(topic)
+  // Each run chooses by its own id, so that with a few of them one is in the partition that goes.
+  const runs = await Promise.all(
+    Array.from({ length: 4 }, (_, i) => {
+      const name = `${house.id}-shrunk-${i}`
+      const opts = logOpts(name, { 'kafka-topic': topic, 'kafka-key': 'run', format: 'json' })
+      return house.run({
+        name,
+        print: printed(numberedLines(100, 105)),
+        module: name,
+        logOpts: opts,
+        command: AWAITING_GO,
+      })
+    }),
+  )
+  const records = async () => (await readValues(house.kafka, topic)).filter(Boolean).map((value) => JSON.parse(value))
+  await until('they are shipped', async () => (await records()).length === 4 * 99)
+  await house.kafka.admin((admin) => admin.deleteTopics({ topics: [topic] }))
+  await until('the topic is gone', () =>
+    house.kafka.admin(async (admin) => !(await admin.listTopics()).includes(topic)),
+  )
+  await createTopic(topic, { numPartitions: 1 })
+  for (const container of runs) {
+    container.go()
+    expect(await container.ended()).toBe(0)
+  }
+  await until('they are shipped', () => house.plugin.shipped)
+  const last = await records()
+  expect(last.map(({ number }) => number)).toEqual([100, 100, 100, 100])
+  expect(new Set(last.map(({ container }) => container.name))).toEqual(new Set(runs.map(({ name }) => name)))
+  for (const container of runs) await house.forget(container)
+})
+
+it('a line that Kafka refuses for its size is given up and counted, and those around it arrive', async () => {
+  const topic = 'team-small'
+  await createTopic(topic, { configEntries: [{ name: 'max.message.bytes', value: '20000' }] })
+  const noise = randomBytes(60_000).toString('base64').replaceAll('\n', '')
+  const print = printed(`${numberedLines(1_000, 105)}${noise}\n${numberedLines(1_000, 105)}`)
+  const container = await runApart(`${house.id}-small`, print, { 'kafka-topic': topic, format: 'json' })
+  await until('they are shipped', () => house.plugin.shipped)
+  const records = (await readValues(house.kafka, topic)).map((value) => JSON.parse(value))
+  const numbers = Array.from({ length: 2_001 }, (_, i) => i + 1).filter((number) => number !== 1_001)
+  expect(records.map(({ number }) => number)).toEqual(numbers)
+  const told = records.flatMap(({ lost }) => lost ?? [])
+  expect(told).toEqual([{ source: 'stdout', from: 1_001, count: 1, reason: 'too-large' }])
+  expect((await house.samples())['tallyman_driver_lines_lost_total{reason="too-large"}']).toBe(1)
+  await house.forget(container)
 })
 
 it('a topic that is not allowed is refused in words', async () => {

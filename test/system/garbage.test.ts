@@ -1,50 +1,25 @@
 /** Input that nobody should send: each gets a clear answer or is set aside, and everything else goes on. */
 import { randomBytes, randomUUID } from 'node:crypto'
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { ChunkEncoder } from '../../wire/chunk.ts'
 import { chunkOf } from '../support/chunk.ts'
-import { command } from '../support/engine.ts'
+import { FED_NAME, feedRun, JOURNAL, startRequest } from '../support/fed-run.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { frame } from '../support/log-entry.ts'
 import { compareModule, dayFiles } from '../support/oracle.ts'
 import { printed } from '../support/printed.ts'
 import { until } from '../support/until.ts'
 
-/** Where the plugin sees its journal. */
-const JOURNAL = '/run/docker/logging'
+const GARBAGE = { service: 'garbage', module: 'fifo' }
 
 let house: House
 beforeAll(async () => {
   house = await startHouse('garbage')
 })
 afterAll(() => house?.[Symbol.asyncDispose]())
-
-/** A request to StartLogging, as dockerd words it. */
-const start = (file: string, logOpts: Record<string, string> = {}) =>
-  JSON.stringify({
-    File: file,
-    Info: {
-      Config: { service: 'garbage', module: 'fifo', ...logOpts },
-      ContainerID: 'c0ffee'.repeat(10),
-      ContainerName: '/by-hand',
-      ContainerImageName: 'image',
-      ContainerEnv: null,
-      ContainerLabels: null,
-      DaemonName: 'docker',
-    },
-  })
 
 describe('the plugin’s socket', () => {
   afterEach(async () => {
@@ -78,7 +53,7 @@ describe('the plugin’s socket', () => {
   ])('StartLogging with a File that %s is refused in words', async (_, file) => {
     const plain = join(house.plugin.journal, 'plain')
     writeFileSync(plain, 'keep me')
-    const { status, body } = await house.plugin.post('LogDriver.StartLogging', start(file))
+    const { status, body } = await house.plugin.post('LogDriver.StartLogging', startRequest(file, GARBAGE))
     expect(status).toBeGreaterThanOrEqual(400)
     expect(body.Err).toMatch(/FIFO/)
     expect(readFileSync(plain, 'utf8')).toBe('keep me')
@@ -109,26 +84,39 @@ describe('the plugin’s socket', () => {
 })
 
 it('a FIFO with garbage between its frames: the lines around it land', async () => {
-  const name = `by-hand-${randomBytes(4).toString('hex')}`
-  const fifo = join(house.plugin.journal, name)
-  await command('mkfifo', fifo)
-  const writer = openSync(fifo, 'r+')
-  expect((await house.plugin.post('LogDriver.StartLogging', start(`${JOURNAL}/${name}`))).body).toEqual({ Err: '' })
   const time = BigInt(Date.now()) * 1_000_000n
   const line = (text: string) => frame({ source: 'stdout', time, line: Buffer.from(text) })
   const tooLong = Buffer.from([0xff, 0xff, 0xff, 0xff])
-  for (const bytes of [line('before'), randomBytes(3000), line('between'), tooLong, randomBytes(10), line('after')]) {
-    writeSync(writer, bytes)
-  }
-  await house.plugin.post('LogDriver.StopLogging', JSON.stringify({ File: `${JOURNAL}/${name}` }))
-  closeSync(writer)
+  const garbage = [line('before'), randomBytes(3000), line('between'), tooLong, randomBytes(10), line('after')]
+  await feedRun(house.plugin, GARBAGE, garbage)
   const folder = join(house.root, 'garbage', 'fifo')
   const texts = await until('the last line lands', () => {
     const lines = dayFiles(folder).flatMap((file) => readFileSync(file, 'utf8').trimEnd().split('\n'))
     return lines.at(-1)?.endsWith(' after') && lines.map((text) => text.slice(25))
   })
   expect(texts).toEqual(['by-hand before', 'by-hand between', 'by-hand after'])
-  await until('the FIFO is gone', () => !existsSync(fifo))
+})
+
+it('hosts whose clocks are two hours ahead and nine days behind: each line lands, with its own time', async () => {
+  const now = Date.now()
+  const hours = (count: number) => count * 3_600_000
+  for (const [module, offset] of [
+    ['ahead', hours(2)],
+    ['behind', -hours(9 * 24)],
+  ] as const) {
+    const time = new Date(now + offset)
+    const line = frame({ source: 'stdout', time: BigInt(time.getTime()) * 1_000_000n, line: Buffer.from('a line') })
+    await feedRun(house.plugin, { service: 'clock', module }, [line])
+    const folder = join(house.root, 'clock', module)
+    const [file] = await until(`a line ${module} lands`, () => {
+      const files = dayFiles(folder)
+      return files.length > 0 && readFileSync(files[0]!).length > 0 && files
+    })
+    expect(readFileSync(file!, 'utf8')).toBe(`${time.toISOString()} ${FED_NAME} a line\n`)
+    // What is older than what is kept stands with the day of its arrival, which midnight may end meanwhile.
+    const days = module === 'ahead' ? [time] : [new Date(now), new Date()]
+    expect(days.map((day) => `${day.toISOString().slice(0, 10)}.log`)).toContain(basename(file!))
+  }
 })
 
 it('a journal with foreign files in it: the driver starts, and says where it put them', async () => {

@@ -6,9 +6,10 @@ import { BASE_IMAGE, command, docker, LABEL } from '../support/engine.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { dayFiles, sizeOf } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
+import { inSoak } from '../support/soak.ts'
 import { until } from '../support/until.ts'
 
-const SHORT_LIVED = 100
+const SHORT_LIVED = inSoak(100, 1_000)
 const AT_A_TIME = 10
 const RUNS_MAX = 20
 

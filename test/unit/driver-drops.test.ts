@@ -5,7 +5,14 @@ import { startOfRun } from '../../driver/checkpoint.ts'
 import { ChunkBuilder } from '../../driver/chunks.ts'
 import { Cursor } from '../../driver/cursor.ts'
 import { DroppedFrames } from '../../driver/drops.ts'
-import { JournalReader, segmentPath, writeGap } from '../../driver/journal.ts'
+import {
+  JournalReader,
+  readDropped,
+  reserveDropped,
+  segmentPath,
+  writeDropped,
+  writeGap,
+} from '../../driver/journal.ts'
 import type { LostRange } from '../../wire/chunk.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame, lineFrames } from '../support/log-entry.ts'
@@ -93,6 +100,24 @@ describe('a gap in the journal', () => {
     }
   })
 
+  it('is seen by a reader that knew of the segment behind it before it was noted', () => {
+    using folder = temporaryFolder()
+    const one = line('one')
+    appendFileSync(segmentPath(folder.path, 0), one)
+    appendFileSync(segmentPath(folder.path, one.length), '')
+    const reader = new JournalReader(folder.path)
+    const chunk = new ChunkBuilder()
+    const cursor = new Cursor(reader, startOfRun(), 1024, () => {})
+    chunk.begin(cursor.lines.next, 1_000_000)
+    expect(cursor.advance(chunk, one.length, false, () => true)).toBe(true)
+    expect(reader.bases()).toEqual([0, one.length])
+    for (const count of [1, 3]) writeGap(folder.path, { offset: one.length, lines: [count, 0] })
+    appendFileSync(segmentPath(folder.path, one.length), line('two'))
+    expect(cursor.advance(chunk, 2 * one.length, false, () => true)).toBe(false)
+    cursor.passGap(() => {})
+    expect(cursor.lines.next).toEqual([5, 1])
+  })
+
   it('at the very end is passed as well', () => {
     using folder = temporaryFolder()
     const one = line('one')
@@ -105,5 +130,21 @@ describe('a gap in the journal', () => {
     cursor.passGap(() => {})
     expect(cursor.lines.next).toEqual([5, 1])
     expect(cursor.advance(chunk, one.length, true, () => true)).toBe(true)
+  })
+
+  it('that was never noted, because the driver was killed, is one as well', () => {
+    using folder = temporaryFolder()
+    const one = line('one')
+    reserveDropped(folder.path)
+    expect(readDropped(folder.path)).toBeUndefined()
+    appendFileSync(segmentPath(folder.path, 0), one)
+    writeDropped(folder.path, { offset: one.length, lines: [1_000_000, 0] })
+    writeDropped(folder.path, { offset: one.length, lines: [3, 0] })
+    const reader = new JournalReader(folder.path)
+    expect(reader.gapFrom(0, -1)).toEqual({ offset: one.length, lines: [3, 0] })
+    writeGap(folder.path, { offset: one.length, lines: [0, 0] })
+    expect(new JournalReader(folder.path).gapFrom(0, -1)).toEqual({ offset: one.length, lines: [3, 0] })
+    writeGap(folder.path, { offset: one.length, lines: [4, 0] })
+    expect(new JournalReader(folder.path).gapFrom(0, -1)).toEqual({ offset: one.length, lines: [4, 0] })
   })
 })
