@@ -20,7 +20,7 @@ export class Batch {
   readonly records: OutgoingRecord[] = []
   /** State of each run behind this batch, and whether the batch holds its end. */
   readonly states = new Map<Shipment, { state: ShippingCheckpoint; ended: boolean }>()
-  /** Lines in all, and of each chunk the time of its first line, ms since 1970. */
+  /** Lines in all, and of each chunk the times of its first and its last line, ms since 1970. */
   lines = 0
   readonly times: number[] = []
   bytes = 0

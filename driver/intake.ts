@@ -47,6 +47,8 @@ export const INTAKE_LIMITS: IntakeLimits = {
 }
 
 const PACE_MS = 2
+/** The same where no run is busy: the pipes have room, and fewer turns do. */
+const QUIET_PACE_MS = 5
 const RETRY_MS = 100
 /** Whether a run is still held is looked at this often. */
 const HELD_MS = 20
@@ -166,7 +168,7 @@ export class Intake {
       const held = this.#waiting.size > 0
       this.#collect(due, held ? HELD_MS : this.#refused.size > 0 ? RETRY_MS : NET_MS, messages)
       if (due.length > 0) {
-        Atomics.wait(this.#pause, 0, 0, PACE_MS)
+        Atomics.wait(this.#pause, 0, 0, this.#enlarged.size > 0 ? PACE_MS : QUIET_PACE_MS)
         this.#collect(due, 0, messages)
       }
       const now = performance.now()

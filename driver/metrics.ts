@@ -55,7 +55,7 @@ export class ShippingMetrics {
   })
   #latency = new Histogram({
     name: 'tallyman_driver_ack_latency_seconds',
-    help: "From the time of a chunk's first line to its acknowledgement by Kafka.",
+    help: "From the times of a chunk's first and last line to its acknowledgement by Kafka.",
     buckets: LATENCY_BUCKETS,
     ...this.#metric,
   })

@@ -32,7 +32,7 @@ import type { Slots } from './slots.ts'
  * Sends start `linger` apart, and further for each record that the last one carried, unless WAITING_BYTES wait: a chunk of a few
  * lines costs as much as one of hundreds, so the more runs there are the more lines each of their chunks should hold.
  */
-const APART_MS_PER_RECORD = 0.5
+const APART_MS_PER_RECORD = 0.75
 const MAX_APART_MS = 100
 const WAITING_BYTES = 256 * 1024
 /** A wait ends at least this often, to write checkpoints that are due. */
@@ -336,7 +336,8 @@ export class Shipper {
     cursor.lost = []
     if (columns.lines > 0) {
       batch.lines += columns.lines
-      batch.times.push(Number(columns.t0 / 1_000_000n))
+      const t0 = Number(columns.t0 / 1_000_000n)
+      batch.times.push(t0, t0 + Number(columns.dt[columns.lines - 1]) / 1e6)
     }
     this.#begin(run, batch, partition)
   }

@@ -7,7 +7,7 @@
  *   nothing of kafkajs is passed on above `warn`.
  */
 import { promisify } from 'node:util'
-import { constants, zstdCompress, zstdDecompress } from 'node:zlib'
+import { constants, zstdCompress, zstdCompressSync, zstdDecompress, zstdDecompressSync } from 'node:zlib'
 import kafkajs, { type Kafka as KafkaClient, type KafkaConfig } from 'kafkajs'
 import type { Logger } from 'pino'
 import { kafkaSecurity, type SecuritySettings } from './security.ts'
@@ -22,23 +22,31 @@ export const MAX_INFLATED_BYTES = 64 * 1024 * 1024
 const ZSTD_LEVEL = 1
 
 /**
- * Output is allocated in pieces of this size. Node's own 16 KiB make a batch of logs some dozens of them, each with a turn
+ * Output is allocated in pieces of this size at most. Node's own 16 KiB make a batch of logs some dozens of them, each with a turn
  * through the thread pool and a copy when they are put together.
  */
 const COMPRESSED_PIECE_BYTES = 128 * 1024
 const inflatedPieceBytes = (compressed: number): number => Math.min(Math.max(16 * compressed, 16 * 1024), 1024 * 1024)
 
+/** Up to here (compressed, and before) it is done at once: some 30 µs, a third of what handing it to another thread takes. */
+const SMALL_BYTES = 32 * 1024
+const SMALL_COMPRESSED_BYTES = 4 * 1024
+
 const compress = promisify(zstdCompress)
 const decompress = promisify(zstdDecompress)
 
 CompressionCodecs[CompressionTypes.ZSTD] = () => ({
-  compress: (encoder: { buffer: Buffer }) =>
-    compress(encoder.buffer, {
-      chunkSize: COMPRESSED_PIECE_BYTES,
+  compress: async ({ buffer }: { buffer: Buffer }) => {
+    const options = {
+      chunkSize: Math.max(1024, Math.min(buffer.length, COMPRESSED_PIECE_BYTES)),
       params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
-    }),
-  decompress: (buffer: Buffer) =>
-    decompress(buffer, { chunkSize: inflatedPieceBytes(buffer.length), maxOutputLength: MAX_INFLATED_BYTES }),
+    }
+    return buffer.length <= SMALL_BYTES ? zstdCompressSync(buffer, options) : compress(buffer, options)
+  },
+  decompress: async (buffer: Buffer) => {
+    const options = { chunkSize: inflatedPieceBytes(buffer.length), maxOutputLength: MAX_INFLATED_BYTES }
+    return buffer.length <= SMALL_COMPRESSED_BYTES ? zstdDecompressSync(buffer, options) : decompress(buffer, options)
+  },
 })
 
 /** Codecs that a record batch may be compressed with, by their names in the settings. */
