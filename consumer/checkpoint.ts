@@ -17,7 +17,7 @@ import { decode, encode } from '@msgpack/msgpack'
 import { z } from 'zod'
 import { replaceFile } from '../wire/durable.ts'
 import { ConsumerError } from './errors.ts'
-import type { RunState } from './ledger.ts'
+import type { LedgerChanges, LedgerState } from './ledger.ts'
 
 /** How far a partition is written: the offset of its next record, and the tenure in which it was claimed. */
 export type PartitionState = { next: number; tenure: number }
@@ -25,20 +25,21 @@ export type PartitionState = { next: number; tenure: number }
 /** A file of the root, by its path below it: which partition writes it, and how many bytes are written. */
 export type FileState = { partition: number; length: number }
 
-export type State = {
+export type State = LedgerState & {
   partitions: Map<number, PartitionState>
   files: Map<string, FileState>
-  runs: Map<string, RunState>
+  /** How long the index of each day is. */
+  index: Map<string, number>
 }
 
 /** What has changed; `undefined` for what is forgotten. */
-export type Delta = {
+export type Delta = LedgerChanges & {
   partitions: [number, PartitionState][]
   files: [string, FileState | undefined][]
-  runs: [string, RunState | undefined][]
+  index: [string, number][]
 }
 
-const MAGIC = Buffer.from('tallyman checkpoint 1\n')
+const MAGIC = Buffer.from('tallyman checkpoint 2\n')
 const FAMILY = 'tallyman checkpoint '
 const HEADER_BYTES = 8
 
@@ -46,14 +47,35 @@ const HEADER_BYTES = 8
 const MIN_DELTA_BYTES = 4 * 1024 * 1024
 
 const offset = z.int().min(0)
-const hole = z.tuple([offset, offset])
-const source = z.object({ high: offset, holes: z.array(hole) })
+const byReason = z.record(z.string(), offset)
+const hole = z.object({ from: offset, to: offset, reason: z.string(), day: z.string() })
+const source = z.object({ high: offset, written: offset, doubled: offset, holes: z.array(hole), closed: byReason })
+const run = z.object({
+  service: z.string(),
+  module: z.string(),
+  host: z.string(),
+  container: z.string(),
+  sources: z.tuple([source, source]),
+  first: offset,
+  last: offset,
+  ended: z.boolean(),
+})
+const totals = z.object({
+  service: z.string(),
+  module: z.string(),
+  day: z.string(),
+  host: z.string(),
+  written: offset,
+  doubled: offset,
+  lost: byReason,
+  last: offset,
+})
 const payload = z.object({
   partitions: z.array(z.tuple([offset, z.object({ next: offset, tenure: offset })])),
   files: z.array(z.tuple([z.string(), z.union([z.null(), z.object({ partition: offset, length: offset })])])),
-  runs: z.array(
-    z.tuple([z.string(), z.union([z.null(), z.object({ sources: z.tuple([source, source]), ended: z.boolean() })])]),
-  ),
+  runs: z.array(z.tuple([z.string(), z.union([z.null(), run])])),
+  totals: z.array(z.tuple([z.string(), totals])),
+  index: z.array(z.tuple([z.string(), offset])),
 })
 
 function entry(delta: Delta): Buffer {
@@ -83,6 +105,8 @@ function replay(bytes: Buffer, state: State): number {
     apply(state.partitions, delta.partitions)
     apply(state.files, delta.files)
     apply(state.runs, delta.runs)
+    apply(state.totals, delta.totals)
+    apply(state.index, delta.index)
     at += HEADER_BYTES + length
   }
   return at
@@ -102,7 +126,7 @@ export class Checkpoint {
    */
   constructor(path: string) {
     this.#path = path
-    this.state = { partitions: new Map(), files: new Map(), runs: new Map() }
+    this.state = { partitions: new Map(), files: new Map(), runs: new Map(), totals: new Map(), index: new Map() }
     let bytes: Buffer
     try {
       bytes = readFileSync(path)
@@ -139,7 +163,8 @@ export class Checkpoint {
   }
 
   /** Appends what has changed, durable when this returns. */
-  append(delta: Delta): void {
+  append(changes: Partial<Delta>): void {
+    const delta: Delta = { partitions: [], files: [], runs: [], totals: [], index: [], ...changes }
     const bytes = entry(delta)
     // A disk that is nearly full takes a part and says so by the count alone.
     for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at, bytes.length - at, this.#length + at)
@@ -148,6 +173,8 @@ export class Checkpoint {
     apply(this.state.partitions, delta.partitions)
     apply(this.state.files, delta.files)
     apply(this.state.runs, delta.runs)
+    apply(this.state.totals, delta.totals)
+    apply(this.state.index, delta.index)
     if (this.#length > 2 * this.#snapshotLength + MIN_DELTA_BYTES) this.#compact()
   }
 
@@ -163,8 +190,12 @@ export class Checkpoint {
 
   /** @returns the length of the new file */
   #writeSnapshot(): number {
-    const { partitions, files, runs } = this.state
-    const bytes = Buffer.concat([MAGIC, entry({ partitions: [...partitions], files: [...files], runs: [...runs] })])
+    const { partitions, files, runs, totals, index } = this.state
+    const all: Delta = {
+      ...{ partitions: [...partitions], files: [...files], index: [...index] },
+      ...{ runs: [...runs], totals: [...totals] },
+    }
+    const bytes = Buffer.concat([MAGIC, entry(all)])
     replaceFile(this.#path, bytes, true)
     return bytes.length
   }

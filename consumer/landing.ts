@@ -9,12 +9,24 @@ import type { Logger } from 'pino'
 import { type Chunk, ChunkError } from '../wire/chunk.ts'
 import { decodeRecord } from '../wire/record.ts'
 import { keepDeadLetter } from './dead-letters.ts'
+import type { IndexLog } from './index-log.ts'
 import type { Layout } from './layout.ts'
 import type { Ledger } from './ledger.ts'
 import type { Writer } from './writer.ts'
 
 /** What has landed since the daemon started. */
 export type Counts = { records: number; lines: number; doubled: number; misdated: number; undecodable: number }
+
+export type LandingOptions = {
+  topic: string
+  /** The folder of the root's own state. */
+  state: string
+  ledger: Ledger
+  layout: Layout
+  writer: Writer
+  index: IndexLog
+  log: Logger
+}
 
 export class Landing {
   readonly counts: Counts = { records: 0, lines: 0, doubled: 0, misdated: 0, undecodable: 0 }
@@ -25,14 +37,16 @@ export class Landing {
   #ledger: Ledger
   #layout: Layout
   #writer: Writer
+  #index: IndexLog
   #log: Logger
 
-  constructor(options: { topic: string; state: string; ledger: Ledger; layout: Layout; writer: Writer; log: Logger }) {
+  constructor(options: LandingOptions) {
     this.#topic = options.topic
     this.#state = options.state
     this.#ledger = options.ledger
     this.#layout = options.layout
     this.#writer = options.writer
+    this.#index = options.index
     this.#log = options.log
   }
 
@@ -50,13 +64,19 @@ export class Landing {
       this.#refuse(partition, message, error)
       return
     }
-    const wanted = this.#ledger.enter(chunk)
-    const { extents, misdated } = this.#layout.lay(chunk, wanted, Number(message.timestamp))
+    const appended = Number(message.timestamp)
+    // Of a chunk without lines nothing is known but when it came.
+    const time = chunk.lines > 0 ? Number(chunk.t0 / 1_000_000n) : appended
+    const wanted = this.#ledger.enter(chunk, this.#layout.dayOf(time, appended))
+    const { extents, misdated } = this.#layout.lay(chunk, wanted, appended)
+    this.#ledger.wrote(chunk, extents)
     let lines = 0
-    for (const { day, bytes, lines: count } of extents) {
+    const run = Buffer.from(chunk.run).toString('hex')
+    for (const { day, bytes, ...said } of extents) {
       if (!this.#writer.fits(bytes.length)) await flush()
-      this.#writer.write(chunk.service, chunk.module, day, partition, bytes)
-      lines += count
+      const place = this.#writer.write(chunk.service, chunk.module, day, partition, bytes)
+      this.#index.add(day, { ...place, ...said, run }, bytes)
+      lines += said.lines
     }
     if (lines > 0) this.#times.push(Number(chunk.t0 / 1_000_000n))
     this.counts.lines += lines

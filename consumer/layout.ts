@@ -14,12 +14,16 @@
  */
 import { type Chunk, STDERR } from '../wire/chunk.ts'
 import type { Day, Days } from './days.ts'
+import type { Row } from './index-log.ts'
 import { sourceOf } from './ledger.ts'
 
 export type LineFormat = 'text' | 'raw' | 'jsonl'
 
-/** Lines that stand together in one file: `bytes` is a view, valid until the next chunk is laid out. */
-export type Extent = { day: string; bytes: Uint8Array; lines: number }
+/**
+ * Lines that stand together in one file: `bytes` is a view, valid until the next chunk is laid out. Numbers and times, ms since
+ * 1970, are those of the first and the last, and of the earliest and the latest.
+ */
+export type Extent = Pick<Row, 'lines' | 'numbers' | 'tmin' | 'tmax'> & { day: string; bytes: Uint8Array }
 
 export type LaidOut = { extents: Extent[]; misdated: number }
 
@@ -67,29 +71,44 @@ export class Layout {
     const prefixes = this.#format === 'text' ? this.#prefixes(chunk.container.name) : undefined
     const base = prefixes ? prefixes.end : 0
     this.#reserve(chunk, base, prefixes)
-    const source = base
-    this.#workspace.set(chunk.data, source)
+    this.#workspace.set(chunk.data, base)
     const times = new Times(chunk)
     const append = this.#days.at(appended)
     const laid: LaidOut = { extents: [], misdated: 0 }
     let day: Day | undefined
     let name = ''
-    let out = source + chunk.data.length
+    let out = base + chunk.data.length
     let start = out
     let lines = 0
-    let at = source
+    let at = base
     const numbers: [number, number] = [chunk.first[0], chunk.first[1]]
+    let from: [number, number] = [0, 0]
+    let to: [number, number] = [0, 0]
+    let tmin = Number.POSITIVE_INFINITY
+    let tmax = 0
     const close = () => {
-      if (lines > 0) laid.extents.push({ day: name, bytes: this.#workspace.subarray(start, out), lines })
+      if (lines > 0) {
+        const bytes = this.#workspace.subarray(start, out)
+        const between: Row['numbers'] = [
+          [from[0], to[0]],
+          [from[1], to[1]],
+        ]
+        laid.extents.push({ day: name, bytes, lines, numbers: between, tmin, tmax })
+      }
       start = out
       lines = 0
+      from = [0, 0]
+      to = [0, 0]
+      tmin = Number.POSITIVE_INFINITY
+      tmax = 0
     }
     for (let i = 0; i < chunk.lines; i++) {
       const length = chunk.len[i]!
       const begin = at
       at += length
-      const stderr = sourceOf(chunk, i) === STDERR
-      const n = numbers[stderr ? 1 : 0]++
+      const source = sourceOf(chunk, i)
+      const stderr = source === STDERR
+      const n = numbers[source]++
       if (wanted && wanted[i] === 0) continue
       const ms = times.ms(i)
       if (!day || ms < day.start || ms >= day.end) {
@@ -106,10 +125,21 @@ export class Layout {
         out += length
         this.#workspace[out++] = NEWLINE
       }
+      if (from[source] === 0) from[source] = n
+      to[source] = n
+      if (ms < tmin) tmin = ms
+      if (ms > tmax) tmax = ms
       lines++
     }
     close()
     return laid
+  }
+
+  /** The day whose file a line of this time goes to, both in ms since 1970. */
+  dayOf(ms: number, appended: number): string {
+    const append = this.#days.at(appended)
+    const day = this.#days.at(Math.min(ms, LAST_STAMP_MS))
+    return this.#accepted(day, append) ? day.name : append.name
   }
 
   #accepted(day: Day, append: Day): boolean {

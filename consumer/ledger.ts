@@ -1,116 +1,279 @@
 /**
- * The ledger: which numbers of each run are written, so that every line is written once.
+ * The ledger: which numbers of each run are written, so that every line is written once, and how many were not, so that the loss
+ * is a figure.
  *
  * Per run and source a high-water mark h and a list of holes below it. Line n:
  *   n > h          it is new; h+1 … n−1 become a hole
- *   n in a hole    it is late; the hole shrinks
- *   else           a copy of what is written: dropped
+ *   n in a hole    it is late; the hole shrinks, and it is lost no more
+ *   else           a copy of what is written: dropped, and counted as doubled
  *
  * Invariants
  * - It is a pure function of a partition's records, in their order.
+ * - Of every source: written + lost = h. Lost are the numbers in holes, and those in holes that are closed for good.
  * - At most MAX_HOLES holes a source: older ones are closed for good, and what comes for them later is dropped.
  * - A run that has ended is remembered until MAX_ENDED others have ended after it, because its last records may
- *   come a second time.
+ *   come a second time. What it came to stays in the totals of its service, module, day and host.
  */
-import type { Chunk, Source } from '../wire/chunk.ts'
+import { type Chunk, type LostRange, type Source, STDERR, STDOUT } from '../wire/chunk.ts'
 
-export type Hole = [from: number, to: number]
+/** Numbers that are missing: why, and of which day's total they were taken. */
+export type Hole = { from: number; to: number; reason: string; day: string }
 
-/** What is known of one source of a run. */
-export type SourceState = { high: number; holes: Hole[] }
+/** What is known of one source of a run. `closed`: lost for good, by reason. */
+export type SourceState = {
+  high: number
+  written: number
+  doubled: number
+  holes: Hole[]
+  closed: Record<string, number>
+}
 
-export type RunState = { sources: [SourceState, SourceState]; ended: boolean }
+export type RunState = {
+  service: string
+  module: string
+  host: string
+  container: string
+  sources: [SourceState, SourceState]
+  /** Times of its first and its last chunk, ms since 1970. */
+  first: number
+  last: number
+  ended: boolean
+}
+
+/** What came of the lines of a service's module, of a day and a host. */
+export type Totals = {
+  service: string
+  module: string
+  day: string
+  host: string
+  written: number
+  doubled: number
+  lost: Record<string, number>
+  /** Time of the last chunk, ms since 1970. */
+  last: number
+}
+
+/** Why a number is missing of which no driver said that it gave it up. */
+export const GAP = 'gap'
 
 const MAX_HOLES = 256
 const MAX_ENDED = 10_000
 
-export class Ledger {
-  #runs: Map<string, RunState>
-  #ended = new Set<string>()
-  #changed = new Set<string>()
+export type LedgerState = { runs: Map<string, RunState>; totals: Map<string, Totals> }
 
-  /** @param runs as a checkpoint kept them, by the run's id in hex */
-  constructor(runs: Map<string, RunState> = new Map()) {
-    this.#runs = runs
-    for (const [run, state] of runs) if (state.ended) this.#ended.add(run)
+/** Changes since a moment; `undefined` for what is forgotten. */
+export type LedgerChanges = {
+  runs: [run: string, state: RunState | undefined][]
+  totals: [key: string, totals: Totals][]
+}
+
+export class Ledger {
+  readonly state: LedgerState
+  #ended = new Set<string>()
+  #changedRuns = new Set<string>()
+  #changedTotals = new Set<string>()
+
+  /** @param state as a checkpoint kept it: runs by their id in hex, totals by their key */
+  constructor(state: LedgerState = { runs: new Map(), totals: new Map() }) {
+    this.state = state
+    for (const [run, { ended }] of state.runs) if (ended) this.#ended.add(run)
   }
 
   /**
    * Enters a chunk.
+   * @param day which day's total its losses and copies go to: that of its first line
    * @returns which lines are to be written: all (`undefined`), or those whose byte is 1
    */
-  enter(chunk: Chunk): Uint8Array | undefined {
+  enter(chunk: Chunk, day: string): Uint8Array | undefined {
     const id = Buffer.from(chunk.run).toString('hex')
-    const run = this.#runs.get(id) ?? this.#begin(id)
-    this.#changed.add(id)
-    const wanted = this.#enterLines(run, chunk)
-    for (const { source, from, count } of chunk.lost) raise(run.sources[source], from + count - 1)
-    if (chunk.end) this.#end(id, run, chunk.end)
+    const run = this.state.runs.get(id) ?? this.#begin(id, chunk)
+    this.#changedRuns.add(id)
+    const time = Number(chunk.t0 / 1_000_000n)
+    if (chunk.lines > 0) {
+      if (run.first === 0) run.first = time
+      run.last = Math.max(run.last, time)
+    }
+    const entry = new Entry(run, day, this.#totals(chunk, day, time), (of) => this.#totals(chunk, of, 0))
+    for (const range of chunk.lost) entry.lost(range)
+    const wanted = entry.lines(chunk)
+    if (chunk.end) {
+      for (const source of [STDOUT, STDERR] as const) entry.missing(source, chunk.end[source], GAP)
+      this.#end(id, run)
+    }
     return wanted
   }
 
-  /**
-   * The runs that were entered since the last call, for the checkpoint; `undefined` for those that are forgotten. Copies:
-   * what is entered from now on is not in them.
-   */
-  takeChanges(): [run: string, state: RunState | undefined][] {
-    const changes = Array.from(this.#changed, (run): [string, RunState | undefined] => [
-      run,
-      structuredClone(this.#runs.get(run)),
-    ])
-    this.#changed.clear()
+  /** The lines of a chunk that was entered stand in the files of these days. */
+  wrote(chunk: Chunk, extents: readonly { day: string; lines: number }[]): void {
+    for (const { day, lines } of extents) this.#totals(chunk, day, 0).written += lines
+  }
+
+  /** What was entered since the last call, for the checkpoint. Copies: what is entered from now on is not in them. */
+  takeChanges(): LedgerChanges {
+    const { runs, totals } = this.state
+    const changes: LedgerChanges = {
+      runs: Array.from(this.#changedRuns, (run) => [run, structuredClone(runs.get(run))]),
+      totals: Array.from(this.#changedTotals, (key) => [key, structuredClone(totals.get(key)!)]),
+    }
+    this.#changedRuns.clear()
+    this.#changedTotals.clear()
     return changes
   }
 
-  #begin(id: string): RunState {
+  #totals({ service, module, host }: Chunk, day: string, time: number): Totals {
+    const key = JSON.stringify([day, service, module, host])
+    this.#changedTotals.add(key)
+    let totals = this.state.totals.get(key)
+    if (!totals) {
+      totals = { service, module, day, host, written: 0, doubled: 0, lost: {}, last: 0 }
+      this.state.totals.set(key, totals)
+    }
+    totals.last = Math.max(totals.last, time)
+    return totals
+  }
+
+  #begin(id: string, { service, module, host, container }: Chunk): RunState {
+    const source = (): SourceState => ({ high: 0, written: 0, doubled: 0, holes: [], closed: {} })
     const run: RunState = {
-      sources: [
-        { high: 0, holes: [] },
-        { high: 0, holes: [] },
-      ],
+      ...{ service, module, host, container: container.name },
+      sources: [source(), source()],
+      first: 0,
+      last: 0,
       ended: false,
     }
-    this.#runs.set(id, run)
+    this.state.runs.set(id, run)
     return run
   }
 
-  #end(id: string, run: RunState, end: readonly [number, number]): void {
-    raise(run.sources[0], end[0])
-    raise(run.sources[1], end[1])
+  #end(id: string, run: RunState): void {
     run.ended = true
     this.#ended.add(id)
     for (const oldest of this.#ended) {
       if (this.#ended.size <= MAX_ENDED) break
       this.#ended.delete(oldest)
-      this.#runs.delete(oldest)
-      this.#changed.add(oldest)
+      this.state.runs.delete(oldest)
+      this.#changedRuns.add(oldest)
     }
   }
+}
 
-  #enterLines(run: RunState, chunk: Chunk): Uint8Array | undefined {
-    const [out, err] = run.sources
+/** One chunk being entered: its run, and the totals that it changes. */
+class Entry {
+  #run: RunState
+  #day: string
+  #totals: Totals
+  #totalsOf: (day: string) => Totals
+
+  /** @param totalsOf those of another day, for a line that is late */
+  constructor(run: RunState, day: string, totals: Totals, totalsOf: (day: string) => Totals) {
+    this.#run = run
+    this.#day = day
+    this.#totals = totals
+    this.#totalsOf = totalsOf
+  }
+
+  /** Numbers that the driver gave up. Those that are missing already are so for its reason from now on. */
+  lost({ source, from, count, reason }: LostRange): void {
+    const state = this.#run.sources[source]
+    const to = from + count - 1
+    state.holes = state.holes.flatMap((hole) => {
+      if (hole.to < from || hole.from > to || hole.reason === reason) return [hole]
+      const [begin, end] = [Math.max(hole.from, from), Math.min(hole.to, to)]
+      const { lost } = this.#totalsOf(hole.day)
+      lost[hole.reason] = lost[hole.reason]! - (end - begin + 1)
+      lost[reason] = (lost[reason] ?? 0) + (end - begin + 1)
+      return [
+        { ...hole, to: begin - 1 },
+        { ...hole, from: begin, to: end, reason },
+        { ...hole, from: end + 1 },
+      ].filter(({ from, to }) => from <= to)
+    })
+    this.#trim(state)
+    this.missing(source, from - 1, GAP)
+    this.missing(source, to, reason)
+  }
+
+  /** Numbers up to `high` were given, and their lines are not here. */
+  missing(source: Source, high: number, reason: string): void {
+    const state = this.#run.sources[source]
+    if (high <= state.high) return
+    state.holes.push({ from: state.high + 1, to: high, reason, day: this.#day })
+    this.#totals.lost[reason] = (this.#totals.lost[reason] ?? 0) + high - state.high
+    state.high = high
+    this.#trim(state)
+  }
+
+  /** @returns as `Ledger.enter` does */
+  lines(chunk: Chunk): Uint8Array | undefined {
+    const { sources } = this.#run
     // Nearly every chunk brings what follows: no line needs to be looked at. A source without lines in here stands at the
     // number that its next line will have, so comparing it as well is harmless.
-    const [stdout, stderr] = counts(chunk)
-    if ((stdout === 0 || chunk.first[0] > out.high) && (stderr === 0 || chunk.first[1] > err.high)) {
-      if (stdout > 0) advance(out, chunk.first[0], stdout)
-      if (stderr > 0) advance(err, chunk.first[1], stderr)
+    const counts = countsOf(chunk)
+    if (([STDOUT, STDERR] as const).every((s) => counts[s] === 0 || chunk.first[s] > sources[s].high)) {
+      for (const source of [STDOUT, STDERR] as const) {
+        if (counts[source] === 0) continue
+        this.missing(source, chunk.first[source] - 1, GAP)
+        sources[source].high += counts[source]
+        sources[source].written += counts[source]
+      }
       return undefined
     }
     const wanted = new Uint8Array(chunk.lines)
     const next: [number, number] = [chunk.first[0], chunk.first[1]]
     for (let i = 0; i < chunk.lines; i++) {
       const source = sourceOf(chunk, i)
-      wanted[i] = enterLine(run.sources[source], next[source]++) ? 1 : 0
+      if (this.#line(source, next[source]++)) {
+        wanted[i] = 1
+        sources[source].written++
+      } else {
+        sources[source].doubled++
+        this.#totals.doubled++
+      }
     }
     return wanted
+  }
+
+  /** @returns whether line n is to be written */
+  #line(source: Source, n: number): boolean {
+    const state = this.#run.sources[source]
+    if (n > state.high) {
+      this.missing(source, n - 1, GAP)
+      state.high = n
+      return true
+    }
+    const index = state.holes.findIndex(({ from, to }) => n >= from && n <= to)
+    if (index === -1) return false
+    const hole = state.holes[index]!
+    const rest = [
+      { ...hole, to: n - 1 },
+      { ...hole, from: n + 1 },
+    ].filter(({ from, to }) => from <= to)
+    state.holes.splice(index, 1, ...rest)
+    const { lost } = this.#totalsOf(hole.day)
+    lost[hole.reason] = lost[hole.reason]! - 1
+    this.#trim(state)
+    return true
+  }
+
+  #trim(state: SourceState): void {
+    while (state.holes.length > MAX_HOLES) {
+      const { from, to, reason } = state.holes.shift()!
+      state.closed[reason] = (state.closed[reason] ?? 0) + to - from + 1
+    }
   }
 }
 
 /** The source of a chunk's line. */
 export const sourceOf = (chunk: Chunk, line: number): Source => ((chunk.src[line >> 3]! >> (line & 7)) & 1) as Source
 
-function counts(chunk: Chunk): [stdout: number, stderr: number] {
+/** Numbers of a source that are lost, by reason. */
+export function lostOf({ holes, closed }: SourceState): Record<string, number> {
+  const lost = { ...closed }
+  for (const { from, to, reason } of holes) lost[reason] = (lost[reason] ?? 0) + to - from + 1
+  return lost
+}
+
+function countsOf(chunk: Chunk): [stdout: number, stderr: number] {
   let stderr = 0
   for (let i = 0; i < chunk.src.length; i++) {
     for (let byte = chunk.src[i]!; byte !== 0; byte &= byte - 1) stderr++
@@ -118,39 +281,4 @@ function counts(chunk: Chunk): [stdout: number, stderr: number] {
   // Bits behind the last line are not lines; a sender should leave them 0, but nothing made it.
   for (let i = chunk.lines; i < chunk.src.length * 8; i++) if ((chunk.src[i >> 3]! >> (i & 7)) & 1) stderr--
   return [chunk.lines - stderr, stderr]
-}
-
-/** `count` lines from `first` on, all above the high-water mark. */
-function advance(state: SourceState, first: number, count: number): void {
-  if (first > state.high + 1) addHole(state, [state.high + 1, first - 1])
-  state.high = first + count - 1
-}
-
-/** Numbers up to `high` were given, whether their lines come or not. */
-function raise(state: SourceState, high: number): void {
-  if (high <= state.high) return
-  addHole(state, [state.high + 1, high])
-  state.high = high
-}
-
-function addHole(state: SourceState, hole: Hole): void {
-  state.holes.push(hole)
-  if (state.holes.length > MAX_HOLES) state.holes.shift()
-}
-
-/** @returns whether line n is to be written */
-function enterLine(state: SourceState, n: number): boolean {
-  if (n > state.high) {
-    advance(state, n, 1)
-    return true
-  }
-  const index = state.holes.findIndex(([from, to]) => n >= from && n <= to)
-  if (index === -1) return false
-  const [from, to] = state.holes[index]!
-  const rest: Hole[] = []
-  if (n > from) rest.push([from, n - 1])
-  if (n < to) rest.push([n + 1, to])
-  state.holes.splice(index, 1, ...rest)
-  if (state.holes.length > MAX_HOLES) state.holes.shift()
-  return true
 }

@@ -7,13 +7,17 @@ import { Checkpoint } from './checkpoint.ts'
 import { Days } from './days.ts'
 import { ConsumerError } from './errors.ts'
 import { httpApi } from './http-api.ts'
+import { IndexLog } from './index-log.ts'
 import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
 import { Ledger } from './ledger.ts'
+import { countOf } from './ledger-api.ts'
+import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
 import { openRoot } from './root.ts'
 import { type Settings, settingsSchema } from './settings.ts'
 import { Subscriber } from './subscriber.ts'
+import { verify } from './verify.ts'
 import { Writer } from './writer.ts'
 
 /** EX_CONFIG of sysexits.h. */
@@ -40,17 +44,18 @@ const kafkaLog = log.child(
 try {
   const root = openRoot(settings.ROOT)
   const checkpoint = new Checkpoint(join(root.state, 'checkpoint'))
-  const { files, runs } = checkpoint.state
-  const ledger = new Ledger(structuredClone(runs))
+  const { files, runs, totals, index: indexed } = checkpoint.state
+  const index = new IndexLog(root.state, indexed)
+  const ledger = new Ledger(structuredClone({ runs, totals }))
   const writer = new Writer({
     root: root.path,
     files,
     openFiles: settings.OPEN_FILES,
     log,
-    register: (named) => checkpoint.append({ partitions: [], files: named, runs: [] }),
+    register: (named) => checkpoint.append({ files: named }),
   })
   const layout = new Layout(settings.LINE_FORMAT, new Days(settings.TZ_FILES), settings.KEEP_DAYS)
-  const landing = new Landing({ topic: settings.KAFKA_TOPIC, state: root.state, ledger, layout, writer, log })
+  const landing = new Landing({ topic: settings.KAFKA_TOPIC, state: root.state, ledger, layout, writer, index, log })
   const kafka = kafkaClient({
     brokers: settings.KAFKA_BROKERS,
     clientId: settings.KAFKA_CLIENT_ID,
@@ -60,12 +65,27 @@ try {
   const metrics: Metrics = new Metrics(
     () => landing.counts,
     () => subscriber.lag,
+    () => countOf(ledger.state.totals.values()),
   )
   const subscriber = new Subscriber({
-    ...{ kafka, settings, owner: root.uuid, checkpoint, ledger, landing, writer, log },
+    kafka,
+    settings,
+    owner: root.uuid,
+    membership: new Membership(root.state),
+    checkpoint,
+    ledger,
+    landing,
+    writer,
+    index,
+    log,
     landed: (times) => metrics.landed(times),
   })
-  const api = httpApi(() => subscriber.trouble, metrics.registry)
+  const api = httpApi({
+    trouble: () => subscriber.trouble,
+    metrics: metrics.registry,
+    ledger: ledger.state,
+    verify: (query) => verify(root.path, checkpoint.state, query),
+  })
 
   const stop = async (signal: string): Promise<void> => {
     log.info({ signal }, 'stopping')

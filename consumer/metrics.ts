@@ -1,6 +1,7 @@
 /** What the operator sees of the consumer: Prometheus metrics, made up when somebody looks, but for the latency. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Counts } from './landing.ts'
+import type { Count } from './ledger-api.ts'
 
 /** Resolution of the event loop's delay, ms: a finer one wakes an idle consumer more often than all else. */
 const LOOP_DELAY_MS = 100
@@ -23,8 +24,13 @@ export class Metrics {
   /**
    * @param counts what has landed since the daemon started
    * @param lag records that are not read yet, by partition
+   * @param ledger what came of all lines that the ledger knows
    */
-  constructor(counts: () => Counts, lag: () => Iterable<[partition: number, records: number]>) {
+  constructor(
+    counts: () => Counts,
+    lag: () => Iterable<[partition: number, records: number]>,
+    ledger: () => Pick<Count, 'lostBy' | 'ratio'>,
+  ) {
     const registers = [this.registry]
     collectDefaultMetrics({ register: this.registry, eventLoopMonitoringPrecision: LOOP_DELAY_MS })
     for (const [key, name, help] of COUNTED) {
@@ -46,6 +52,24 @@ export class Metrics {
       collect() {
         this.reset()
         for (const [partition, records] of lag()) this.set({ partition }, records)
+      },
+    })
+    new Gauge({
+      name: 'tallyman_lines_lost_total',
+      help: 'Lines that were numbered and never came, by reason. One that comes late is taken back.',
+      labelNames: ['reason'],
+      registers,
+      collect() {
+        this.reset()
+        for (const [reason, lines] of Object.entries(ledger().lostBy)) this.set({ reason }, lines)
+      },
+    })
+    new Gauge({
+      name: 'tallyman_loss_ratio',
+      help: 'Lines lost by lines numbered.',
+      registers,
+      collect() {
+        this.set(ledger().ratio)
       },
     })
     this.#latency = new Histogram({

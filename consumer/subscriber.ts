@@ -17,8 +17,10 @@ import type { Logger } from 'pino'
 import type { Checkpoint, PartitionState } from './checkpoint.ts'
 import { openTenure, readMetadata, type Tenure, writeMetadata } from './claims.ts'
 import { ConsumerError } from './errors.ts'
+import type { IndexLog } from './index-log.ts'
 import type { Landing } from './landing.ts'
 import type { Ledger } from './ledger.ts'
+import type { Membership } from './membership.ts'
 import type { Settings } from './settings.ts'
 import { ensureTopic } from './topic.ts'
 import type { Writer } from './writer.ts'
@@ -52,10 +54,12 @@ export type SubscriberOptions = {
   settings: Settings
   /** The root's UUID: the owner in our claims. */
   owner: string
+  membership: Membership
   checkpoint: Checkpoint
   ledger: Ledger
   landing: Landing
   writer: Writer
+  index: IndexLog
   log: Logger
   /** Chunks are in their files. @param times of their first lines, ms since 1970 */
   landed(times: readonly number[]): void
@@ -115,6 +119,7 @@ export class Subscriber {
       })
       try {
         await this.#admin.connect()
+        await this.#options.membership.leaveForTheDead(kafka, settings.KAFKA_GROUP)
         await ensureTopic(this.#admin, settings, log)
         await this.#subscribe(this.#consumer)
         return
@@ -133,12 +138,14 @@ export class Subscriber {
     await this.#consumer?.stop().catch(() => {})
     await this.#round
     await this.#inRound(() => this.#writeCheckpoint([]))
-    await Promise.allSettled([this.#consumer?.disconnect(), this.#admin?.disconnect()])
+    const [left] = await Promise.allSettled([this.#consumer?.disconnect(), this.#admin?.disconnect()])
+    if (left.status === 'fulfilled') this.#options.membership.left()
   }
 
   async #subscribe(consumer: Consumer): Promise<void> {
     const { KAFKA_TOPIC: topic } = this.#options.settings
     consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
+      this.#options.membership.joined(payload.memberId)
       void this.#assigned(payload.memberAssignment[topic] ?? [])
     })
     consumer.on(consumer.events.CRASH, ({ payload }) => this.#kafkaAway(payload.error.message))
@@ -348,17 +355,21 @@ export class Subscriber {
   async #writeCheckpoint(round: Hand[]): Promise<void> {
     this.#checkpointDue = false
     if (this.#changed.size === 0) return
-    const { checkpoint, ledger, writer } = this.#options
+    const { checkpoint, ledger, writer, index } = this.#options
     const delta = {
       partitions: [...this.#changed],
       files: [] as ReturnType<Writer['sync']>,
-      runs: ledger.takeChanges(),
+      index: [] as ReturnType<IndexLog['sync']>,
+      ...ledger.takeChanges(),
     }
     this.#changed.clear()
     // A batch that was broken off is in the ledger already: its bytes have to be in the files by then, too.
     await this.#insist(round, () => writer.flush())
     await this.#insist(round, () => {
       delta.files.push(...writer.sync())
+    })
+    await this.#insist(round, () => {
+      delta.index.push(...index.sync())
     })
     await this.#insist(round, () => checkpoint.append(delta))
   }

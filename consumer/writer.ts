@@ -75,12 +75,23 @@ export class Writer {
     return this.#filled + bytes <= this.#buffer.length
   }
 
-  /** Takes up lines for the file of a module's day, for a partition. They reach the file with `flush`. */
-  write(service: string, module: string, day: string, partition: number, bytes: Uint8Array): void {
+  /**
+   * Takes up lines for the file of a module's day, for a partition. They reach the file with `flush`.
+   * @returns the file, and where in it they go
+   */
+  write(
+    service: string,
+    module: string,
+    day: string,
+    partition: number,
+    bytes: Uint8Array,
+  ): { file: string; position: number } {
     const file = this.#fileFor(`${pathComponent(service)}/${pathComponent(module)}`, day, partition)
     const state = this.#files.get(file)!
-    this.#wait(file, state.length, this.#keep(bytes))
+    const position = state.length
+    this.#wait(file, position, this.#keep(bytes))
     state.length += bytes.length
+    return { file, position }
   }
 
   /** A copy that lives until the flush; what is larger than the buffer has one of its own. */

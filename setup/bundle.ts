@@ -65,6 +65,6 @@ function copyKoffi(modules: string): void {
 }
 
 const rooms = process.argv.slice(2)
-await Promise.all((rooms.length > 0 ? rooms : ['driver', 'consumer']).map(bundle))
+await Promise.all((rooms.length > 0 ? rooms : ['driver', 'consumer', 'cli']).map(bundle))
 rmSync(join(dist, 'node'), { force: true })
 linkSync(join(repo, `node_modules/node-${platform}/bin/node`), join(dist, 'node'))

@@ -15,6 +15,8 @@ import { zoneAtNoon } from '../support/zones.ts'
 const LINE_BYTES = 105
 /** A container that writes at this rate is not done before it is disturbed. */
 const PER_SECOND = 60_000
+/** From the start of a consumer that was killed to lines in its files: Kafka's session alone would take 6 s. */
+const RESTART_MS = 4_000
 
 let house: House
 beforeAll(async () => {
@@ -122,9 +124,13 @@ it('the consumer is killed again and again while it writes, and somebody tails t
   closeSync(output)
   const gone = once(tail, 'exit')
   try {
-    await disturb(container, 6, async () => {
+    await disturb(container, inSoak(6, 200), async () => {
       await house.consumer.kill()
+      const begun = performance.now()
+      const size = sizeOf(house.folderOf(container))
       await house.consumer.start()
+      await until('lines land again', () => sizeOf(house.folderOf(container)) > size)
+      expect(performance.now() - begun).toBeLessThan(RESTART_MS)
     })
     await house.landed(container)
     expect(dayFiles(house.folderOf(container))).toEqual([file])

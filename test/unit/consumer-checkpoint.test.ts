@@ -7,11 +7,25 @@ import { temporaryFolder } from '../support/folder.ts'
 const run = (high: number): Delta['runs'][0] => [
   'ab'.repeat(16),
   {
+    ...{ service: 'shop', module: 'web', host: 'h1', container: 'web-1', first: 1000, last: 2000, ended: false },
     sources: [
-      { high, holes: [[1, 2]] },
-      { high: 0, holes: [] },
+      {
+        high,
+        written: high,
+        doubled: 1,
+        holes: [{ from: 1, to: 2, reason: 'gap', day: '2026-11-23' }],
+        closed: { disk: 3 },
+      },
+      { high: 0, written: 0, doubled: 0, holes: [], closed: {} },
     ],
-    ended: false,
+  },
+]
+
+const totals = (written: number): Delta['totals'][0] => [
+  'key',
+  {
+    ...{ service: 'shop', module: 'web', day: '2026-11-23', host: 'h1' },
+    ...{ written, doubled: 1, lost: { gap: 2 }, last: 2000 },
   },
 ]
 
@@ -19,6 +33,8 @@ const delta = (n: number): Delta => ({
   partitions: [[3, { next: n, tenure: 1 }]],
   files: [['shop/web/2026-11-23.log', { partition: 3, length: 100 * n }]],
   runs: [run(n)],
+  totals: [totals(n)],
+  index: [['2026-11-23', n]],
 })
 
 /** What the file at `path` says to a consumer that starts. */
@@ -55,6 +71,7 @@ describe('the checkpoint', () => {
     expect([...partitions]).toEqual(delta(1).partitions)
     expect([...files]).toEqual(delta(1).files)
     expect([...runs]).toEqual(delta(1).runs)
+    expect([...reread(path).totals]).toEqual(delta(1).totals)
   })
 
   it('torn at any byte of its last entry, it is the one before, and can be appended to', () => {
@@ -98,7 +115,7 @@ describe('the checkpoint', () => {
   it.each([
     ['empty', '', /no checkpoint of tallyman/],
     ['of somebody else', 'PK\x03\x04 what is this', /no checkpoint of tallyman/],
-    ['of a newer version', 'tallyman checkpoint 2\nwhatever', /another version of tallyman/],
+    ['of a newer version', 'tallyman checkpoint 3\nwhatever', /another version of tallyman/],
   ])('that is %s is refused and left as it is', (_, content, message) => {
     using folder = temporaryFolder()
     const path = join(folder.path, 'checkpoint')

@@ -5,6 +5,7 @@ import pino from 'pino'
 import { describe, expect, it } from 'vitest'
 import { Checkpoint, type PartitionState } from '../../consumer/checkpoint.ts'
 import { Days } from '../../consumer/days.ts'
+import { IndexLog } from '../../consumer/index-log.ts'
 import { Landing } from '../../consumer/landing.ts'
 import { Layout } from '../../consumer/layout.ts'
 import { Ledger } from '../../consumer/ledger.ts'
@@ -73,27 +74,30 @@ function topicOf(said: Said[]): Stored[] {
 class Life {
   readonly checkpoint: Checkpoint
   readonly writer: Writer
+  readonly index: IndexLog
   readonly landing: Landing
   #ledger: Ledger
   #changed = new Map<number, PartitionState>()
 
   constructor(root: string, openFiles = 4) {
     this.checkpoint = new Checkpoint(join(root, 'checkpoint'))
-    const { files, runs } = this.checkpoint.state
-    this.#ledger = new Ledger(structuredClone(runs))
+    const { files, runs, totals, index } = this.checkpoint.state
+    this.#ledger = new Ledger(structuredClone({ runs, totals }))
     this.writer = new Writer({
       root,
       files,
       openFiles,
       log,
-      register: (named) => this.checkpoint.append({ partitions: [], files: named, runs: [] }),
+      register: (named) => this.checkpoint.append({ files: named }),
     })
+    this.index = new IndexLog(root, index)
     this.landing = new Landing({
       topic: 't',
       state: root,
       ledger: this.#ledger,
       layout: new Layout('text', new Days('UTC'), 7),
       writer: this.writer,
+      index: this.index,
       log,
     })
   }
@@ -110,7 +114,12 @@ class Life {
   save(): void {
     this.writer.flush()
     const partitions = [...this.#changed]
-    this.checkpoint.append({ partitions, runs: this.#ledger.takeChanges(), files: this.writer.sync() })
+    this.checkpoint.append({
+      partitions,
+      ...this.#ledger.takeChanges(),
+      files: this.writer.sync(),
+      index: this.index.sync(),
+    })
     this.#changed.clear()
   }
 

@@ -1,10 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { Ledger, type RunState } from '../../consumer/ledger.ts'
+import { Ledger, type LedgerState, lostOf } from '../../consumer/ledger.ts'
 import type { Chunk } from '../../wire/chunk.ts'
 import { chunkOf, type Meaning } from '../support/chunk.ts'
 
 const RUN = '00'.repeat(16)
+const DAY = '2026-11-23'
 
 type Cut = { first: [number, number]; sources: (0 | 1)[]; lost?: Meaning['lost']; end?: [number, number]; run?: string }
 
@@ -32,12 +33,27 @@ function cut({ first, sources, lost, end, run = RUN }: Cut): Chunk {
 
 /** Numbers that the ledger lets through, as `source:number`. */
 function written(ledger: Ledger, chunk: Chunk): string[] {
-  const wanted = ledger.enter(chunk)
+  const wanted = ledger.enter(chunk, DAY)
   const next = [...chunk.first]
   return Array.from({ length: chunk.lines }, (_, i) => {
     const source = (chunk.src[i >> 3]! >> (i & 7)) & 1
     return `${source}:${next[source]!++}`
   }).filter((_, i) => !wanted || wanted[i] === 1)
+}
+
+const sum = (byReason: Record<string, number>) => Object.values(byReason).reduce((a, b) => a + b, 0)
+
+/** What runs and totals say, which has to be the same; `unaccounted` are numbers that are neither written nor lost. */
+function sumsOf({ runs, totals }: LedgerState) {
+  const sources = [...runs.values()].flatMap((run) => run.sources)
+  const all = [...totals.values()]
+  const of = (values: number[]) => values.reduce((a, b) => a + b, 0)
+  const lost = of(sources.map((source) => sum(lostOf(source))))
+  const doubled = of(sources.map((source) => source.doubled))
+  expect(of(all.map((each) => sum(each.lost)))).toBe(lost)
+  expect(of(all.map((each) => each.doubled))).toBe(doubled)
+  const written = of(all.map((each) => each.written))
+  return { written, lost, doubled, unaccounted: of(sources.map(({ high }) => high)) - written - lost }
 }
 
 const lines = (from: number, count: number): Cut => ({ first: [from, 1], sources: Array(count).fill(0) })
@@ -51,7 +67,7 @@ describe('ledger', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 30 }), fc.nat(), (steps, restart) => {
         const seen = new Set<string>()
-        const saved = new Map<string, RunState>()
+        const saved: LedgerState = { runs: new Map(), totals: new Map() }
         let ledger = new Ledger()
         steps.forEach((next, i) => {
           if (i === restart % steps.length) ledger = new Ledger(structuredClone(saved))
@@ -62,11 +78,37 @@ describe('ledger', () => {
             .filter((line) => !seen.has(line))
           expect(written(ledger, chunk)).toEqual(naive)
           for (const line of naive) seen.add(line)
-          for (const [run, state] of ledger.takeChanges()) saved.set(run, state!)
+          ledger.wrote(chunk, [{ day: DAY, lines: naive.length }])
+          const { runs, totals } = ledger.takeChanges()
+          for (const [run, state] of runs) saved.runs.set(run, state!)
+          for (const [key, state] of totals) saved.totals.set(key, state)
+          expect(sumsOf(ledger.state)).toEqual({ ...sumsOf(ledger.state), written: seen.size, unaccounted: 0 })
         })
       }),
       { numRuns: 500 },
     )
+  })
+
+  it('what is lost is counted by reason, and the driver’s own word counts more than a gap', () => {
+    const ledger = new Ledger()
+    ledger.enter(cut(lines(11, 2)), DAY)
+    expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 10 })
+    const told = { source: 'stdout' as const, from: 3, count: 4, reason: 'disk' }
+    ledger.enter(cut({ ...lines(13, 1), lost: [told] }), DAY)
+    expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 6, disk: 4 })
+    expect(written(ledger, cut(lines(1, 4)))).toHaveLength(4)
+    expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 4, disk: 2 })
+    const [totals] = ledger.state.totals.values()
+    expect(totals).toMatchObject({ service: 's', module: 'm', host: 'h', day: DAY, lost: { gap: 4, disk: 2 } })
+  })
+
+  it('holes that are closed for good stay lost', () => {
+    const ledger = new Ledger()
+    for (let i = 0; i < 300; i++) ledger.enter(cut(lines(2 * i + 2, 1)), DAY)
+    expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 300 })
+    expect(written(ledger, cut(lines(1, 1)))).toEqual([])
+    expect(written(ledger, cut(lines(599, 1)))).toEqual(['0:599'])
+    expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 299 })
   })
 
   it('a copy that overlaps brings only what is new', () => {
@@ -86,35 +128,30 @@ describe('ledger', () => {
 
   it('lines that the end counts and that never came are a hole, to be filled late', () => {
     const ledger = new Ledger()
-    ledger.enter(cut({ first: [1, 1], sources: [0, 0], end: [4, 1] }))
-    expect(ledger.takeChanges()).toEqual([
-      [
-        RUN,
-        {
-          sources: [
-            { high: 4, holes: [[3, 4]] },
-            { high: 1, holes: [[1, 1]] },
-          ],
-          ended: true,
-        },
-      ],
+    ledger.enter(cut({ first: [1, 1], sources: [0, 0], end: [4, 1] }), DAY)
+    const { sources, ended } = ledger.state.runs.get(RUN)!
+    expect(ended).toBe(true)
+    expect(sources.map(({ high, written }) => [high, written])).toEqual([
+      [4, 2],
+      [1, 0],
     ])
+    expect(sources.map(lostOf)).toEqual([{ gap: 2 }, { gap: 1 }])
     expect(written(ledger, cut({ first: [3, 1], sources: [0, 1] }))).toEqual(['0:3', '1:1'])
   })
 
   it('a checkpoint that was taken is not changed by what is entered later', () => {
     const ledger = new Ledger()
-    ledger.enter(cut(lines(3, 1)))
-    const [[, state] = []] = ledger.takeChanges()
-    ledger.enter(cut(lines(1, 9)))
-    expect(state?.sources[0]).toEqual({ high: 3, holes: [[1, 2]] })
+    ledger.enter(cut(lines(3, 1)), DAY)
+    const [[, state] = []] = ledger.takeChanges().runs
+    ledger.enter(cut(lines(1, 9)), DAY)
+    expect(state?.sources[0]).toMatchObject({ high: 3, written: 1, holes: [{ from: 1, to: 2 }] })
   })
 
   it('runs that ended are forgotten once ten thousand others have ended, and none before', () => {
     const ledger = new Ledger()
     const run = (i: number) => i.toString(16).padStart(32, '0')
-    for (let i = 0; i <= 10_000; i++) ledger.enter(cut({ ...lines(1, 1), end: [1, 0], run: run(i) }))
-    const forgotten = ledger.takeChanges().filter(([, state]) => state === undefined)
+    for (let i = 0; i <= 10_000; i++) ledger.enter(cut({ ...lines(1, 1), end: [1, 0], run: run(i) }), DAY)
+    const forgotten = ledger.takeChanges().runs.filter(([, state]) => state === undefined)
     expect(forgotten).toEqual([[run(0), undefined]])
     expect(written(ledger, cut({ ...lines(1, 1), run: run(1) }))).toEqual([])
   })

@@ -1,0 +1,158 @@
+/**
+ * The index: of every stretch of bytes in a file whose lines they are, which numbers, from when, and their checksum. `tallyman
+ * verify` holds the files against it.
+ *
+ *   <root>/.tallyman/index/<day>   blocks: uint32 LE length, uint32 LE CRC-32 of the payload, payload: MessagePack {files, runs, rows}
+ *
+ * Invariants
+ * - A row is of one run, and of bytes that stand together. What follows it of the same run joins it, up to MAX_ROW_BYTES.
+ * - It is written at tracked positions and made durable before the checkpoint that says how long it is: what stands behind that
+ *   length is nothing, and is written over.
+ */
+import { closeSync, fdatasyncSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
+import { decode, encode } from '@msgpack/msgpack'
+import { z } from 'zod'
+
+/** Numbers of a source's lines in a row: the first and the last, 0 where it has none. */
+export type Numbers = [from: number, to: number]
+
+export type Row = {
+  /** Path below the root. */
+  file: string
+  position: number
+  bytes: number
+  lines: number
+  /** The run's id in hex. */
+  run: string
+  numbers: [stdout: Numbers, stderr: Numbers]
+  /** Times of its earliest and its latest line, ms since 1970. */
+  tmin: number
+  tmax: number
+  /** CRC-32 of the bytes. */
+  crc: number
+}
+
+/** A row is read into memory as a whole when it is checked. */
+const MAX_ROW_BYTES = 4 * 1024 * 1024
+const HEADER_BYTES = 8
+
+const count = z.int().min(0)
+const numbers = z.tuple([count, count])
+/** As a row stands in a block: file and run by their place in its lists. */
+const packed = z.tuple([count, count, count, count, count, numbers, numbers, count, count, count])
+const block = z.object({ files: z.array(z.string()), runs: z.array(z.string()), rows: z.array(packed) })
+
+const join2 = ([a, b]: Numbers, [c, d]: Numbers): Numbers => [a || c, Math.max(b, d)]
+
+export class IndexLog {
+  #folder: string
+  #lengths: Map<string, number>
+  /** Rows that are not written yet, by day. */
+  #rows = new Map<string, Row[]>()
+  #last = new Map<string, Row>()
+
+  /**
+   * @param state the folder of the root's own state
+   * @param lengths how long each day's log is, as the checkpoint says
+   */
+  constructor(state: string, lengths: ReadonlyMap<string, number>) {
+    this.#folder = join(state, 'index')
+    this.#lengths = new Map(lengths)
+    mkdirSync(this.#folder, { recursive: true })
+  }
+
+  /** Takes up what was handed to the writer. */
+  add(day: string, row: Omit<Row, 'bytes' | 'crc'>, bytes: Uint8Array): void {
+    const last = this.#last.get(row.file)
+    if (last && last.run === row.run && last.position + last.bytes === row.position && last.bytes < MAX_ROW_BYTES) {
+      last.bytes += bytes.length
+      last.lines += row.lines
+      last.numbers = [join2(last.numbers[0], row.numbers[0]), join2(last.numbers[1], row.numbers[1])]
+      last.tmin = Math.min(last.tmin, row.tmin)
+      last.tmax = Math.max(last.tmax, row.tmax)
+      last.crc = crc32(bytes, last.crc)
+      return
+    }
+    const added: Row = { ...row, bytes: bytes.length, crc: crc32(bytes) }
+    this.#last.set(row.file, added)
+    const rows = this.#rows.get(day)
+    if (rows) rows.push(added)
+    else this.#rows.set(day, [added])
+  }
+
+  /**
+   * Makes durable what was taken up.
+   * @returns the days whose logs have grown, and how long they are
+   * @throws Error of the file system; called again, it writes the same to the same places
+   */
+  sync(): [day: string, length: number][] {
+    const grown = Array.from(this.#rows, ([day, rows]): [string, number] => {
+      const bytes = pack(rows)
+      const length = this.#lengths.get(day) ?? 0
+      const fd = openSync(join(this.#folder, day), length === 0 ? 'w' : 'r+')
+      try {
+        for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at, length + at)
+        fdatasyncSync(fd)
+      } finally {
+        closeSync(fd)
+      }
+      return [day, length + bytes.length]
+    })
+    for (const [day, length] of grown) this.#lengths.set(day, length)
+    this.#rows.clear()
+    this.#last.clear()
+    return grown
+  }
+}
+
+function pack(rows: readonly Row[]): Buffer {
+  const files = new Map<string, number>()
+  const runs = new Map<string, number>()
+  const place = (list: Map<string, number>, name: string): number => {
+    if (!list.has(name)) list.set(name, list.size)
+    return list.get(name)!
+  }
+  const packedRows = rows.map(
+    ({ file, position, bytes, lines, run, numbers, tmin, tmax, crc }): z.infer<typeof packed> => [
+      ...([place(files, file), position, bytes, lines, place(runs, run)] as const),
+      ...([...numbers, tmin, tmax, crc] as const),
+    ],
+  )
+  const payload = encode({ files: [...files.keys()], runs: [...runs.keys()], rows: packedRows })
+  const header = Buffer.alloc(HEADER_BYTES)
+  header.writeUInt32LE(payload.length, 0)
+  header.writeUInt32LE(crc32(payload), 4)
+  return Buffer.concat([header, payload])
+}
+
+/**
+ * The rows of a day's log, block by block.
+ * @param length how long the log is, as the checkpoint says
+ * @throws Error saying from where on it is damaged
+ */
+export function* readIndex(state: string, day: string, length: number): Generator<Row[]> {
+  const path = join(state, 'index', day)
+  const fd = openSync(path, 'r')
+  try {
+    const header = Buffer.alloc(HEADER_BYTES)
+    for (let at = 0; at < length; ) {
+      const damaged = new Error(`${path} is damaged from byte ${at} on`)
+      if (readSync(fd, header, 0, HEADER_BYTES, at) < HEADER_BYTES) throw damaged
+      const size = header.readUInt32LE(0)
+      if (at + HEADER_BYTES + size > length) throw damaged
+      const payload = Buffer.alloc(size)
+      if (readSync(fd, payload, 0, size, at + HEADER_BYTES) < size || crc32(payload) !== header.readUInt32LE(4))
+        throw damaged
+      const { files, runs, rows } = block.parse(decode(payload))
+      yield rows.map(([file, position, bytes, lines, run, stdout, stderr, tmin, tmax, crc]) => ({
+        ...{ file: files[file]!, position, bytes, lines, run: runs[run]! },
+        ...{ numbers: [stdout, stderr] as Row['numbers'], tmin, tmax, crc },
+      }))
+      at += HEADER_BYTES + size
+    }
+  } finally {
+    closeSync(fd)
+  }
+}

@@ -1,0 +1,111 @@
+/** The ledger as it is asked for: summed up by service, module, day or host, or run by run. Its shapes are what other programs read. */
+import { z } from 'zod'
+import { type LedgerState, lostOf, type RunState, type SourceState, type Totals } from './ledger.ts'
+
+/** A run that has not ended and says nothing for this long is taken for one whose host died. */
+const UNFINISHED_MS = 24 * 3_600_000
+
+export const day = z.string().regex(/^\d{4}-\d\d-\d\d$/, { error: 'must be a day, such as 2026-11-23' })
+
+export const ledgerQuery = z.strictObject({
+  by: z
+    .enum(['service', 'module', 'day', 'host', 'run'], { error: 'must be service, module, day, host or run' })
+    .default('module'),
+  service: z.string().optional(),
+  module: z.string().optional(),
+  host: z.string().optional(),
+  since: day.optional(),
+})
+export type LedgerQuery = z.infer<typeof ledgerQuery>
+
+/** What came of lines. `lines` = `written` + all of `lost`; `ratio` is lost by lines. */
+export type Count = {
+  lines: number
+  written: number
+  lost: number
+  lostBy: Record<string, number>
+  doubled: number
+  ratio: number
+}
+
+export type LedgerRow = Partial<Record<'service' | 'module' | 'day' | 'host', string>> & Count & { last: string }
+
+export type RunRow = Pick<RunState, 'service' | 'module' | 'host' | 'container'> & {
+  run: string
+  first: string
+  last: string
+  /** `ended`: its end was seen. `unfinished`: it was not, and nothing came for a day. */
+  state: 'open' | 'ended' | 'unfinished'
+  sources: Record<'stdout' | 'stderr', Count & { holes: { from: number; to: number; reason: string }[] }>
+}
+
+export type LedgerAnswer = { total: Count; rows: LedgerRow[] | RunRow[] }
+
+const KEYS = {
+  service: ['service'],
+  module: ['service', 'module'],
+  day: ['service', 'module', 'day'],
+  host: ['service', 'module', 'host'],
+} as const
+
+const iso = (ms: number): string => new Date(ms).toISOString()
+
+export function countOf(parts: Iterable<{ written: number; doubled: number; lost: Record<string, number> }>): Count {
+  const count: Count = { lines: 0, written: 0, lost: 0, lostBy: {}, doubled: 0, ratio: 0 }
+  for (const { written, doubled, lost } of parts) {
+    count.written += written
+    count.doubled += doubled
+    for (const [reason, lines] of Object.entries(lost)) {
+      if (lines === 0) continue
+      count.lost += lines
+      count.lostBy[reason] = (count.lostBy[reason] ?? 0) + lines
+    }
+  }
+  count.lines = count.written + count.lost
+  count.ratio = count.lines === 0 ? 0 : count.lost / count.lines
+  return count
+}
+
+const asPart = (source: SourceState) => ({ ...source, lost: lostOf(source) })
+
+/** Whether what is asked for holds of something that has these names. */
+const matches =
+  ({ service, module, host }: LedgerQuery) =>
+  (names: Pick<Totals, 'service' | 'module' | 'host'>): boolean =>
+    (service === undefined || names.service === service) &&
+    (module === undefined || names.module === module) &&
+    (host === undefined || names.host === host)
+
+/** @param now ms since 1970 */
+export function answerLedger(state: LedgerState, query: LedgerQuery, now: number): LedgerAnswer {
+  const totals = [...state.totals.values()].filter(matches(query)).filter(({ day }) => day >= (query.since ?? ''))
+  const total = countOf(totals)
+  if (query.by === 'run') return { total, rows: runRows(state, query, now) }
+  const keys = KEYS[query.by]
+  const groups = Map.groupBy(totals, (of) => JSON.stringify(keys.map((key) => of[key])))
+  const rows = [...groups.values()].map((group): LedgerRow => {
+    const names = Object.fromEntries(keys.map((key) => [key, group[0]![key]]))
+    return { ...names, ...countOf(group), last: iso(Math.max(...group.map(({ last }) => last))) }
+  })
+  const order = (row: LedgerRow) => keys.map((key) => row[key]).join('\0')
+  return { total, rows: rows.sort((a, b) => (order(a) < order(b) ? -1 : 1)) }
+}
+
+function runRows({ runs }: LedgerState, query: LedgerQuery, now: number): RunRow[] {
+  const since = query.since === undefined ? 0 : Date.parse(query.since)
+  return [...runs]
+    .filter(([, run]) => matches(query)(run) && run.last >= since)
+    .sort(([, a], [, b]) => a.first - b.first)
+    .map(([id, run]) => {
+      const { service, module, host, container, first, last, ended } = run
+      const source = (of: SourceState) => ({
+        ...countOf([asPart(of)]),
+        holes: of.holes.map(({ from, to, reason }) => ({ from, to, reason })),
+      })
+      return {
+        ...{ run: id, service, module, host, container, first: iso(first), last: iso(last) },
+        state: ended ? 'ended' : now - last > UNFINISHED_MS ? 'unfinished' : 'open',
+        sources: { stdout: source(run.sources[0]), stderr: source(run.sources[1]) },
+      }
+    })
+}

@@ -1,0 +1,138 @@
+/** The ledger and `tallyman verify`, over the real way: what they say of lines that land, are lost, and of files that somebody changes. */
+import { execFile } from 'node:child_process'
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import type { LedgerAnswer, RunRow } from '../../consumer/ledger-api.ts'
+import { ChunkEncoder } from '../../wire/chunk.ts'
+import { chunkOf } from '../support/chunk.ts'
+import type { Container } from '../support/container.ts'
+import { repo } from '../support/engine.ts'
+import { type House, startHouse } from '../support/house.ts'
+import { dayFiles } from '../support/oracle.ts'
+import { numberedLines, printed } from '../support/printed.ts'
+import { until } from '../support/until.ts'
+
+let house: House
+beforeAll(async () => {
+  house = await startHouse('ledger')
+})
+afterAll(() => house?.[Symbol.asyncDispose]())
+
+/** Runs the command. @returns its exit code and what it printed */
+function tallyman(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { promise, resolve } = Promise.withResolvers<{ code: number; stdout: string; stderr: string }>()
+  const env = { PATH: process.env['PATH'], TALLYMAN_URL: house.consumer.url }
+  execFile(process.execPath, ['cli/main.ts', ...args], { cwd: repo, env }, (error, stdout, stderr) =>
+    resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
+  )
+  return promise
+}
+
+const ledger = async (query: string): Promise<LedgerAnswer> =>
+  (await fetch(`${house.consumer.url}/api/v1/ledger?${query}`)).json() as Promise<LedgerAnswer>
+
+const run = (lines: number): Promise<Container> => house.run({ print: printed(numberedLines(lines, 105)) })
+const fileOf = (container: Container): string => dayFiles(house.folderOf(container))[0]!
+
+/** Waits until the checkpoint covers a container's lines, which is what verify goes by. */
+const checked = (container: Container, lines: number) =>
+  until(`the checkpoint covers the lines of ${container.name}`, async () => {
+    const { stdout } = await tallyman('verify', '--module', container.name, '--json')
+    return JSON.parse(stdout).total.written === lines
+  })
+
+it('lines that land are counted by service, module, day, host and run, and the files agree', async () => {
+  const container = await run(20_000)
+  await house.landed(container)
+  await checked(container, 20_000)
+  const { total, rows } = await ledger(`module=${container.name}`)
+  expect(total).toMatchObject({ lines: 20_000, written: 20_000, lost: 0, ratio: 0 })
+  expect(rows).toEqual([expect.objectContaining({ service: house.id, module: container.name, lines: 20_000 })])
+  const { rows: runs } = await ledger(`by=run&module=${container.name}`)
+  expect(runs).toEqual([expect.objectContaining({ container: container.name, state: 'ended' })])
+  const { code, stdout } = await tallyman('verify')
+  expect(stdout).toContain('0 of 20,000 lines lost')
+  expect(code).toBe(0)
+  expect((await tallyman('ledger')).stdout).toContain(container.name)
+})
+
+it('a consumer that was killed counts as one that was not', async () => {
+  const container = await run(100_000)
+  await until('some lines land', () => dayFiles(house.folderOf(container)).length > 0)
+  await house.consumer.kill()
+  await house.consumer.start()
+  await house.landed(container)
+  await checked(container, 100_000)
+  expect((await tallyman('verify', '--max-loss', '0')).code).toBe(0)
+})
+
+it('a line deleted by hand, a byte changed and a file cut short are found, each with its run and numbers', async () => {
+  const containers = await Promise.all([1_000, 1_000, 1_000].map(run))
+  await house.landed(...containers)
+  for (const container of containers) await checked(container, 1_000)
+  const [deleted, changed, cut] = containers.map(fileOf) as [string, string, string]
+  const text = (file: string) => readFileSync(file, 'latin1')
+  writeFileSync(deleted, text(deleted).replace(/.* line 500 .*\n/, ''), 'latin1')
+  writeFileSync(changed, text(changed).replace(' line 500 .', ' line 500 ,'), 'latin1')
+  truncateSync(cut, text(cut).length - 1)
+  for (const [i, what] of ['short', 'changed', 'short'].entries()) {
+    const { code, stdout } = await tallyman('verify', '--module', containers[i]!.name, '--json')
+    expect(code).toBe(1)
+    const { problems } = JSON.parse(stdout)
+    const { rows } = await ledger(`by=run&module=${containers[i]!.name}`)
+    const { run } = (rows as RunRow[])[0]!
+    expect(problems).toEqual([expect.objectContaining({ run })])
+    expect(['short', 'changed']).toContain(problems[0].what)
+    if (what === 'changed') expect(problems[0].numbers[0][0]).toBeLessThanOrEqual(500)
+    expect((await tallyman('verify', '--module', containers[i]!.name)).stdout).toContain(run)
+    await house.forget(containers[i]!)
+  }
+})
+
+it('a gap in Kafka is found, with run and range, until a late copy fills it', async () => {
+  const line = (from: number, to: number) => ({
+    partition: 0,
+    key: 'x',
+    value: new ChunkEncoder()
+      .encode(
+        chunkOf({
+          ...{ run: 'ab'.repeat(16), service: 'gap', module: 'm', host: 'h', attrs: {}, first: [from, 1] },
+          container: { id: 'c', name: 'gapped', image: 'i' },
+          lines: Array.from({ length: to - from + 1 }, (_, i) => ({
+            ...{ source: 'stdout' as const, number: from + i, time: `${Date.now()}000000`, text: `line ${from + i}` },
+          })),
+        }),
+      )
+      .slice(),
+  })
+  await house.kafka.produce(house.topic, [line(1, 5), line(9, 10)])
+  const { stdout } = await until('the gap is found', async () => {
+    const answer = await tallyman('verify', '--service', 'gap')
+    return answer.code === 1 && answer
+  })
+  expect(stdout).toMatch(/gap\/m +h +gapped +(ab){16} +stdout +gap +6 +8 +3/)
+  const metrics = await (await fetch(`${house.consumer.url}/metrics`)).text()
+  expect(metrics).toContain('tallyman_lines_lost_total{reason="gap"} 3')
+  await house.kafka.produce(house.topic, [line(4, 9)])
+  await until(
+    'the gap is filled',
+    async () => (await tallyman('verify', '--service', 'gap', '--max-loss', '0')).code === 0,
+  )
+})
+
+it.each([
+  [['verify', '--max-loss', '2'], /share of all lines/],
+  [['verify', '--since', 'yesterday'], /must be a day/],
+  [['verfy'], /unknown command.*verify/s],
+])('%j is refused in words, with status 2', async (args, message) => {
+  const { code, stderr } = await tallyman(...args)
+  expect(code).toBe(2)
+  expect(stderr).toMatch(message)
+})
+
+it('without a consumer the command says where it looked, with status 2', async () => {
+  await house.consumer.stop()
+  const { code, stderr } = await tallyman('verify')
+  expect(code).toBe(2)
+  expect(stderr).toContain(`no consumer answers at ${house.consumer.url}`)
+})

@@ -1,0 +1,187 @@
+/** The files held against the index and the ledger, after somebody's hand was in them. */
+import { appendFileSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import pino from 'pino'
+import { describe, expect, it } from 'vitest'
+import { Checkpoint } from '../../consumer/checkpoint.ts'
+import { Days } from '../../consumer/days.ts'
+import { IndexLog, readIndex } from '../../consumer/index-log.ts'
+import { Landing } from '../../consumer/landing.ts'
+import { Layout } from '../../consumer/layout.ts'
+import { Ledger } from '../../consumer/ledger.ts'
+import { answerLedger } from '../../consumer/ledger-api.ts'
+import { openRoot } from '../../consumer/root.ts'
+import { verify } from '../../consumer/verify.ts'
+import { Writer } from '../../consumer/writer.ts'
+import { ChunkEncoder } from '../../wire/chunk.ts'
+import { chunkOf, type Meaning } from '../support/chunk.ts'
+import { temporaryFolder } from '../support/folder.ts'
+
+const NOON = Date.parse('2026-11-23T12:00:00.000Z')
+const DAY = '2026-11-23'
+const FILE = `shop/web/${DAY}.log`
+const log = pino({ level: 'silent' })
+
+/** A root with what these chunks become; each has lines `from` to `to` of a run. */
+async function rootWith(path: string, chunks: { run: number; from: number; to: number; lost?: Meaning['lost'] }[]) {
+  const { state } = openRoot(path)
+  const checkpoint = new Checkpoint(join(state, 'checkpoint'))
+  const ledger = new Ledger()
+  const index = new IndexLog(state, checkpoint.state.index)
+  const register: (files: [string, { partition: number; length: number }][]) => void = (files) =>
+    checkpoint.append({ files })
+  const writer = new Writer({ root: path, files: checkpoint.state.files, openFiles: 4, log, register })
+  const layout = new Layout('text', new Days('UTC'), 7)
+  const landing = new Landing({ topic: 't', state, ledger, layout, writer, index, log })
+  for (const [offset, { run, from, to, lost }] of chunks.entries()) {
+    const meaning: Meaning = {
+      run: run.toString(16).padStart(32, '0'),
+      ...{ service: 'shop', module: 'web', host: 'h1', attrs: {} },
+      container: { id: 'c', name: `web-${run}`, image: 'i' },
+      first: [from, 1],
+      lines: Array.from({ length: to - from + 1 }, (_, i) => ({
+        ...{ source: 'stdout' as const, number: from + i, time: `${NOON + from + i}000000`, text: `line ${from + i}` },
+      })),
+      ...(lost && { lost }),
+    }
+    const value = Buffer.from(new ChunkEncoder().encode(chunkOf(meaning)))
+    const message = { key: null, value, timestamp: String(NOON), attributes: 0, offset: String(offset), headers: {} }
+    await landing.land(0, message, async () => writer.flush())
+    // Each chunk in a checkpoint of its own, so that rows do not join.
+    writer.flush()
+    checkpoint.append({ ...ledger.takeChanges(), files: writer.sync(), index: index.sync() })
+  }
+  writer.close()
+  checkpoint.close()
+  return checkpoint.state
+}
+
+const CHUNKS = [
+  { run: 1, from: 1, to: 10 },
+  { run: 2, from: 1, to: 10 },
+  { run: 1, from: 11, to: 20 },
+]
+const hex = (run: number) => run.toString(16).padStart(32, '0')
+
+describe('verification', () => {
+  it('of files as they were written finds nothing', async () => {
+    using root = temporaryFolder()
+    const found = await verify(root.path, await rootWith(root.path, CHUNKS), {})
+    expect(found).toMatchObject({
+      files: 1,
+      problems: [],
+      losses: [],
+      total: { lines: 30, written: 30, lost: 0, ratio: 0 },
+    })
+    expect(found.bytes).toBe(readFileSync(join(root.path, FILE)).length)
+  })
+
+  it.each<[string, (file: string) => void, object]>([
+    [
+      'a byte that was changed',
+      (file) => writeFileSync(file, readFileSync(file, 'latin1').replace('web-2 line 3\n', 'web-2 line 4\n'), 'latin1'),
+      {
+        what: 'changed',
+        run: hex(2),
+        numbers: [
+          [1, 10],
+          [0, 0],
+        ],
+        lines: 10,
+      },
+    ],
+    [
+      'a line that was deleted',
+      (file) => writeFileSync(file, readFileSync(file, 'latin1').replace(/.* web-2 line 5\n/, ''), 'latin1'),
+      { what: 'changed', run: hex(2), lines: 20 },
+    ],
+    [
+      'a file that was cut short',
+      (file) => truncateSync(file, readFileSync(file).length - 5),
+      {
+        what: 'short',
+        run: hex(1),
+        numbers: [
+          [11, 20],
+          [0, 0],
+        ],
+        lines: 10,
+      },
+    ],
+    ['a file that is gone', (file) => rmSync(file), { what: 'missing', lines: 30 }],
+  ])('finds %s, and names run and range', async (_, damage, problem) => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, CHUNKS)
+    damage(join(root.path, FILE))
+    const { problems, total } = await verify(root.path, state, {})
+    expect(problems).toEqual([expect.objectContaining({ file: FILE, ...problem })])
+    expect(total.lost).toBe(0)
+  })
+
+  it('what follows the last line is not ours, and no problem', async () => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, CHUNKS)
+    appendFileSync(join(root.path, FILE), 'a line that is being written\n')
+    expect((await verify(root.path, state, {})).problems).toEqual([])
+  })
+
+  it('finds an index that was damaged, and one that is not whole', async () => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, CHUNKS)
+    const path = join(root.path, '.tallyman/index', DAY)
+    const bytes = readFileSync(path)
+    const [first] = readIndex(join(root.path, '.tallyman'), DAY, bytes.length)
+    expect(first).toHaveLength(1)
+    bytes[bytes.length - 1]! ^= 1
+    writeFileSync(path, bytes)
+    const { problems } = await verify(root.path, state, {})
+    expect(problems.map(({ what }) => what)).toEqual(['index', 'uncounted'])
+  })
+
+  it('tells of what is lost by run, source, range and reason', async () => {
+    using root = temporaryFolder()
+    const lost = [{ source: 'stdout' as const, from: 16, count: 5, reason: 'journal-full' }]
+    const state = await rootWith(root.path, [
+      { run: 1, from: 11, to: 15 },
+      { run: 1, from: 21, to: 30, lost },
+    ])
+    const { total, losses } = await verify(root.path, state, { service: 'shop' })
+    expect(total).toMatchObject({
+      lines: 30,
+      written: 15,
+      lost: 15,
+      lostBy: { gap: 10, 'journal-full': 5 },
+      ratio: 0.5,
+    })
+    const names = { service: 'shop', module: 'web', host: 'h1', container: 'web-1', run: hex(1), source: 'stdout' }
+    expect(losses).toEqual([
+      { ...names, from: 1, to: 10, reason: 'gap' },
+      { ...names, from: 16, to: 20, reason: 'journal-full' },
+    ])
+    expect(await verify(root.path, state, { service: 'other' })).toMatchObject({ files: 0, total: { lines: 0 } })
+  })
+})
+
+describe('the ledger, asked', () => {
+  it('sums up by what is asked for', async () => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, [...CHUNKS, { run: 1, from: 15, to: 22 }])
+    const now = NOON + 1000
+    for (const by of ['service', 'module', 'day', 'host'] as const) {
+      const { rows, total } = answerLedger(state, { by }, now)
+      expect(rows).toHaveLength(1)
+      expect(rows[0]).toMatchObject({ service: 'shop', lines: 32, written: 32, lost: 0, doubled: 6 })
+      expect(total).toMatchObject({ lines: 32, doubled: 6 })
+    }
+    expect(answerLedger(state, { by: 'module', since: '2026-11-24' }, now).rows).toEqual([])
+  })
+
+  it('by run, says whether its end was seen, and tells one that is silent for a day apart', async () => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, CHUNKS)
+    const states = (now: number) =>
+      answerLedger(state, { by: 'run' }, now).rows.map((row) => 'state' in row && row.state)
+    expect(states(NOON)).toEqual(['open', 'open'])
+    expect(states(NOON + 25 * 3_600_000)).toEqual(['unfinished', 'unfinished'])
+  })
+})
