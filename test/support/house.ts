@@ -12,6 +12,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { settingsSchema } from '../../driver/settings.ts'
 import { Consumer } from './consumer.ts'
 import { Container, type ContainerOptions } from './container.ts'
 import { BASE_IMAGE, hasContainers, imageOf, lockEngine, removeContainers } from './engine.ts'
@@ -255,6 +256,8 @@ export async function startHouse(name: string, options: HouseOptions = {}): Prom
   const metrics = `127.0.0.1:${port}`
   const plugin = building.use(
     await Plugin.start(PLUGIN, {
+      // A plugin keeps what the house before has set.
+      ...Object.fromEntries(Object.keys(settingsSchema.shape).map((name) => [name, ''])),
       ...settings,
       ...securedBy(options.secured ? CERTS_IN_PLUGIN : undefined),
       'certs.source': options.secured ? certs : '/srv',
