@@ -16,7 +16,7 @@ const LINE_BYTES = 105
 /** A container that writes at this rate is not done before it is disturbed. */
 const PER_SECOND = 60_000
 /** From the start of a consumer that was killed to lines in its files: Kafka's session alone would take 6 s. */
-const RESTART_MS = 4_000
+const RESTART_MS = 3_000
 
 let house: House
 beforeAll(async () => {
