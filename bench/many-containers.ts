@@ -3,8 +3,9 @@
  * printing to Kafka's acknowledgement. Figures are of the driver alone: its process, and the histogram that it serves.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BASE_IMAGE, docker, LABEL, removeContainers } from '../test/support/engine.ts'
+import { BASE_IMAGE, command, docker, LABEL, removeContainers } from '../test/support/engine.ts'
 import { type House, startHouse } from '../test/support/house.ts'
+import { ageSeconds } from '../test/support/process-table.ts'
 import { until } from '../test/support/until.ts'
 import { Meter } from './meter.ts'
 import type { Row, Table } from './report.ts'
@@ -23,6 +24,9 @@ const SCENARIOS = [
   { name: '200_at_100', title: `200 at ${LINES_PER_SECOND} lines/s each`, containers: 200, prints: true },
 ] as const
 
+/** A new pipe's size, by F_GETPIPE_SZ: 65,536 unless somebody used up what the kernel grants root. */
+const PIPE_SIZE = 'pipe my $r, my $w; print fcntl $r, 1032, 0'
+
 /** Prints lines of 105 bytes, so many a second, until it is stopped. */
 const PRINT = `$| = 1; for (;;) { print "x" x 105, "\\n"; select undef, undef, undef, 1 / $ARGV[0] }`
 
@@ -32,6 +36,10 @@ type Measured = {
   megabytes: number
   linesPerSecond: number
   latency: ((quantile: number) => number) | undefined
+  /** Of a new pipe in one of the containers. */
+  pipeBytes: number
+  /** From the start of a driver to its first answer, with all these runs to take up again, s. */
+  startSeconds: number
 }
 
 export const manyContainers: Row = {
@@ -41,12 +49,15 @@ export const manyContainers: Row = {
     const rows: Table['rows'] = []
     const figures: Record<string, number> = {}
     for (const { name, title, containers, prints } of SCENARIOS) {
-      const { cpu, megabytes, linesPerSecond, latency } = await measure(house, name, containers, prints)
+      const measured = await measure(house, name, containers, prints)
+      const { cpu, megabytes, linesPerSecond, latency } = measured
       tell(`${title}: ${cpu.toFixed(2)} % of a core, ${megabytes.toFixed(0)} MB`)
       const [p50, p99] = [latency?.(0.5), latency?.(0.99)]
       rows.push([title, cpu, megabytes, linesPerSecond, p50, p99])
       figures[`driver_cpu_percent_${name}`] = rounded(cpu)
       figures[`driver_peak_rss_mb_${name}`] = rounded(megabytes)
+      figures[`pipe_bytes_${name}`] = measured.pipeBytes
+      figures[`start_s_${name}`] = rounded(measured.startSeconds)
       if (p50 !== undefined) figures[`ack_latency_p50_ms_${name}`] = rounded(p50)
       if (p99 !== undefined) figures[`ack_latency_p99_ms_${name}`] = rounded(p99)
     }
@@ -82,15 +93,25 @@ async function measure(house: House, name: string, containers: number, prints: b
     const usage = meter.read()
     const after = await house.samples()
     const of = (sample: string) => after[sample]! - (before[sample] ?? 0)
+    const pipeBytes = Number(await command('docker', 'exec', `${house.id}-${name}-0`, 'perl', '-e', PIPE_SIZE))
+    const startSeconds = await restart(house)
     return {
       cpu: (usage.cpuSeconds.driver / SECONDS) * 100,
       megabytes: usage.peakMegabytes.driver,
       linesPerSecond: of('tallyman_driver_lines_shipped_total') / SECONDS,
       latency: prints ? quantiles(after, before) : undefined,
+      pipeBytes,
+      startSeconds,
     }
   } finally {
     await removeContainers('generator')
   }
+}
+
+/** Kills the driver. @returns how old its successor is when it answers, s */
+async function restart(house: House): Promise<number> {
+  await house.plugin.killed()
+  return ageSeconds(house.plugin.pid)
 }
 
 /** Quantiles of what was observed between two readings, ms; within a bucket they are interpolated. */

@@ -93,7 +93,8 @@ export class Ledger {
       if (run.first === 0) run.first = time
       run.last = Math.max(run.last, time)
     }
-    const entry = new Entry(run, day, this.#totals(chunk, day, time), (of) => this.#totals(chunk, of, 0))
+    // By the run's own names, which its first chunk said: what is taken back must come off where it was put on.
+    const entry = new Entry(run, day, this.#totals(run, day, time), (of) => this.#totals(run, of, 0))
     for (const range of chunk.lost) entry.lost(range)
     const wanted = entry.lines(chunk)
     if (chunk.end) {
@@ -120,7 +121,7 @@ export class Ledger {
     return changes
   }
 
-  #totals({ service, module, host }: Chunk, day: string, time: number): Totals {
+  #totals({ service, module, host }: Pick<Totals, 'service' | 'module' | 'host'>, day: string, time: number): Totals {
     const key = JSON.stringify([day, service, module, host])
     this.#changedTotals.add(key)
     let totals = this.state.totals.get(key)

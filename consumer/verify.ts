@@ -3,17 +3,22 @@
  *
  * Invariants
  * - It reads files up to what the checkpoint says, so it runs while lines are landed.
+ * - Memory does not grow with the index: it is read block by block, and of each file only how far it was read is kept.
  * - A problem names file, bytes, run and numbers: the first stretch of a file that is not as it was written, and how much of the file
  *   behind it differs.
  */
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
+import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
 import type { State } from './checkpoint.ts'
 import { type Row, readIndex } from './index-log.ts'
 import { type Count, countOf, day } from './ledger-api.ts'
 import { pathComponent } from './names.ts'
+
+/** Files that are held open at most. */
+const OPEN_FILES = 64
 
 export const verifyQuery = z.strictObject({
   service: z.string().optional(),
@@ -54,104 +59,105 @@ export type Verification = { files: number; bytes: number; total: Count; problem
 
 /** @param state what the checkpoint says, which does not change while this runs but by growing */
 export async function verify(root: string, state: State, query: VerifyQuery): Promise<Verification> {
-  const service = query.service === undefined ? undefined : pathComponent(query.service)
-  const module = query.module === undefined ? undefined : pathComponent(query.module)
-  const wanted = (file: string): boolean => {
-    const [ofService, ofModule] = file.split('/')
-    return (service === undefined || ofService === service) && (module === undefined || ofModule === module)
-  }
-  const totals = [...state.totals.values()].filter(
-    (of) =>
-      (query.service === undefined || of.service === query.service) &&
-      (query.module === undefined || of.module === query.module) &&
-      of.day >= (query.since ?? ''),
-  )
-  const found: Verification = { files: 0, bytes: 0, total: countOf(totals), problems: [], losses: losses(state, query) }
+  const { since = '' } = query
+  const named = (of: { service: string; module: string }): boolean =>
+    (query.service === undefined || of.service === query.service) &&
+    (query.module === undefined || of.module === query.module)
+  const totals = [...state.totals.values()].filter((of) => named(of) && of.day >= since)
+  const found: Verification = { files: 0, bytes: 0, total: countOf(totals), problems: [], losses: losses(state, named) }
   for (const [name, length] of [...state.index].sort()) {
-    if (name < (query.since ?? '')) continue
-    await verifyDay(root, name, length, wanted, state, found)
+    if (name >= since) await verifyDay(root, name, length, query, state, found)
   }
   return found
 }
+
+/** What was read of a file so far. */
+type Read = { at: number; unbroken: boolean; problem: Problem | undefined }
 
 async function verifyDay(
   root: string,
   name: string,
   length: number,
-  wanted: (file: string) => boolean,
+  { service, module }: VerifyQuery,
   state: State,
   found: Verification,
 ): Promise<void> {
   // As of now, before anything is read: what is landed meanwhile belongs to another time.
   const lengths = new Map(state.files)
-  const rows = new Map<string, Row[]>()
+  const [ofService, ofModule] = [service, module].map((name) => (name === undefined ? undefined : pathComponent(name)))
+  const files = new Map<string, Read>()
+  await using reader = new StretchReader(root)
   try {
     for (const block of readIndex(join(root, '.tallyman'), name, length)) {
       for (const row of block) {
-        if (!wanted(row.file)) continue
-        const known = rows.get(row.file)
-        if (known) known.push(row)
-        else rows.set(row.file, [row])
+        const [folder, below] = row.file.split('/')
+        if ((ofService ?? folder) !== folder || (ofModule ?? below) !== below) continue
+        const read: Read = files.get(row.file) ?? { at: 0, unbroken: true, problem: undefined }
+        files.set(row.file, read)
+        read.unbroken &&= row.position === read.at
+        read.at = row.position + row.bytes
+        found.bytes += row.bytes
+        const problem = await reader.check(row)
+        if (!problem) continue
+        read.problem ??= problem
+        read.problem.lines += row.lines
       }
     }
   } catch (error) {
     const { message } = error as Error
     found.problems.push({ file: `.tallyman/index/${name}`, what: 'index', lines: 0, message })
   }
-  for (const [file, of] of rows) {
+  for (const [file, { at, unbroken, problem }] of files) {
     found.files++
-    found.bytes += of.reduce((sum, { bytes }) => sum + bytes, 0)
-    const end = of.at(-1)!.position + of.at(-1)!.bytes
-    const expected = lengths.get(file)?.length ?? 0
-    let at = 0
-    const unbroken = of.every(({ position, bytes }) => {
-      const follows = position === at
-      at = position + bytes
-      return follows
-    })
-    if (!unbroken || end < expected) {
-      const message = `the index tells of ${end} bytes, with or without gaps, the checkpoint of ${expected}`
-      found.problems.push({ file, what: 'uncounted', lines: 0, message })
-    }
-    const problem = await verifyFile(join(root, file), file, of)
     if (problem) found.problems.push(problem)
+    const expected = lengths.get(file)?.length ?? 0
+    if (unbroken && at >= expected) continue
+    const message = `the index tells of ${at} bytes, with or without gaps, the checkpoint of ${expected}`
+    found.problems.push({ file, what: 'uncounted', lines: 0, message })
   }
 }
 
-async function verifyFile(path: string, file: string, rows: Row[]): Promise<Problem | undefined> {
-  let handle: FileHandle
-  try {
-    handle = await open(path)
-  } catch (error) {
-    const lines = rows.reduce((sum, row) => sum + row.lines, 0)
-    return { file, what: 'missing', lines, message: (error as Error).message }
+/** Reads stretches of files, with a few of the files held open. */
+class StretchReader implements AsyncDisposable {
+  #root: string
+  #buffer = Buffer.alloc(0)
+  #open = new LRUCache<string, FileHandle>({ max: OPEN_FILES, dispose: (handle) => void handle.close() })
+
+  constructor(root: string) {
+    this.#root = root
   }
-  try {
-    let problem: Problem | undefined
-    let buffer = Buffer.alloc(0)
-    for (const row of rows) {
-      if (buffer.length < row.bytes) buffer = Buffer.alloc(row.bytes)
-      const { bytesRead } = await handle.read(buffer, 0, row.bytes, row.position)
-      if (bytesRead === row.bytes && crc32(buffer.subarray(0, row.bytes)) === row.crc) continue
-      const short = bytesRead < row.bytes
-      problem ??= {
-        ...{ file, what: short ? 'short' : 'changed', lines: 0 },
-        ...{ position: row.position, bytes: row.bytes, run: row.run, numbers: row.numbers },
-        message: short
-          ? `it ends within the ${row.bytes} bytes from ${row.position} on`
-          : `the ${row.bytes} bytes from ${row.position} on are not those that were written`,
+
+  /** @returns what is wrong with the stretch, with no lines counted yet */
+  async check(row: Row): Promise<Problem | undefined> {
+    const { file, position, bytes, run, numbers } = row
+    const where = { file, lines: 0, position, bytes, run, numbers }
+    let read: number
+    try {
+      let handle = this.#open.get(file)
+      if (!handle) {
+        handle = await open(join(this.#root, file))
+        this.#open.set(file, handle)
       }
-      problem.lines += row.lines
+      if (this.#buffer.length < bytes) this.#buffer = Buffer.alloc(bytes)
+      read = (await handle.read(this.#buffer, 0, bytes, position)).bytesRead
+    } catch (error) {
+      return { ...where, what: 'missing', message: (error as Error).message }
     }
-    return problem
-  } finally {
-    await handle.close()
+    if (read < bytes)
+      return { ...where, what: 'short', message: `it ends within the ${bytes} bytes from ${position} on` }
+    if (crc32(this.#buffer.subarray(0, bytes)) === row.crc) return undefined
+    const message = `the ${bytes} bytes from ${position} on are not those that were written`
+    return { ...where, what: 'changed', message }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#open.clear()
   }
 }
 
-function losses({ runs }: State, { service, module }: VerifyQuery): Loss[] {
+function losses({ runs }: State, named: (of: { service: string; module: string }) => boolean): Loss[] {
   return [...runs].flatMap(([run, of]) => {
-    if ((service !== undefined && of.service !== service) || (module !== undefined && of.module !== module)) return []
+    if (!named(of)) return []
     const names = { service: of.service, module: of.module, host: of.host, container: of.container, run }
     return (['stdout', 'stderr'] as const).flatMap((source, i) =>
       of.sources[i]!.holes.map(({ from, to, reason }) => ({ ...names, source, from, to, reason })),

@@ -132,7 +132,8 @@ it('a topic that comes back with fewer partitions: what was not sent goes to tho
     expect(await container.ended()).toBe(0)
   }
   await until('they are shipped', () => house.plugin.shipped)
-  const last = await records()
+  // The end of a run may come in a record of its own.
+  const last = (await records()).filter(({ number }) => number !== undefined)
   expect(last.map(({ number }) => number)).toEqual([100, 100, 100, 100])
   expect(new Set(last.map(({ container }) => container.name))).toEqual(new Set(runs.map(({ name }) => name)))
   for (const container of runs) await house.forget(container)
@@ -147,7 +148,7 @@ it('a line that Kafka refuses for its size is given up and counted, and those ar
   await until('they are shipped', () => house.plugin.shipped)
   const records = (await readValues(house.kafka, topic)).map((value) => JSON.parse(value))
   const numbers = Array.from({ length: 2_001 }, (_, i) => i + 1).filter((number) => number !== 1_001)
-  expect(records.map(({ number }) => number)).toEqual(numbers)
+  expect(records.flatMap(({ number }) => number ?? [])).toEqual(numbers)
   const told = records.flatMap(({ lost }) => lost ?? [])
   expect(told).toEqual([{ source: 'stdout', from: 1_001, count: 1, reason: 'too-large' }])
   expect((await house.samples())['tallyman_driver_lines_lost_total{reason="too-large"}']).toBe(1)

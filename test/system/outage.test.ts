@@ -4,7 +4,6 @@ import { paced } from '../support/container.ts'
 import { docker } from '../support/engine.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { numberedLines, printed } from '../support/printed.ts'
-import { until } from '../support/until.ts'
 
 /** From the moment that a broker goes: Kafka takes 9 s to notice one that hangs. */
 const FLOWS_AGAIN_SECONDS = 20
@@ -25,12 +24,14 @@ async function leader(): Promise<number> {
   return leaders.toSorted((a, b) => count(b) - count(a))[0]! - 1
 }
 
-/** Waits until records of each partition that is written to are acknowledged again. @returns after how many seconds */
+/** Waits until lines go the whole way again, in every partition. @returns after how many seconds */
 async function flowsAgain(): Promise<number> {
   const begun = performance.now()
-  const container = await house.run({ print: printed(numberedLines(100, 105)) })
-  expect(await container.ended()).toBe(0)
-  await until('the journal is shipped', () => house.plugin.shipped, 60)
+  const containers = await Promise.all(
+    Array.from({ length: 6 }, () => house.run({ print: printed(numberedLines(100, 105)) })),
+  )
+  for (const container of containers) expect(await container.ended()).toBe(0)
+  await house.landed(...containers)
   return (performance.now() - begun) / 1000
 }
 

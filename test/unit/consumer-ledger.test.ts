@@ -7,15 +7,22 @@ import { chunkOf, type Meaning } from '../support/chunk.ts'
 const RUN = '00'.repeat(16)
 const DAY = '2026-11-23'
 
-type Cut = { first: [number, number]; sources: (0 | 1)[]; lost?: Meaning['lost']; end?: [number, number]; run?: string }
+type Cut = {
+  first: [number, number]
+  sources: (0 | 1)[]
+  lost?: Meaning['lost']
+  end?: [number, number]
+  run?: string
+  module?: string
+}
 
 /** A chunk of lines that say their own numbers. */
-function cut({ first, sources, lost, end, run = RUN }: Cut): Chunk {
+function cut({ first, sources, lost, end, run = RUN, module = 'm' }: Cut): Chunk {
   const next = [...first]
   return chunkOf({
     run,
     service: 's',
-    module: 'm',
+    module,
     host: 'h',
     container: { id: 'c', name: 'n', image: 'i' },
     attrs: {},
@@ -100,6 +107,13 @@ describe('ledger', () => {
     expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 4, disk: 2 })
     const [totals] = ledger.state.totals.values()
     expect(totals).toMatchObject({ service: 's', module: 'm', host: 'h', day: DAY, lost: { gap: 4, disk: 2 } })
+  })
+
+  it('a run that changes its names, as nobody should, has its losses where they were counted first', () => {
+    const ledger = new Ledger()
+    ledger.enter(cut({ ...lines(2, 1), module: 'one' }), DAY)
+    ledger.enter(cut({ ...lines(1, 1), module: 'other' }), DAY)
+    expect([...ledger.state.totals.values()].map(({ module, lost }) => [module, lost])).toEqual([['one', { gap: 0 }]])
   })
 
   it('holes that are closed for good stay lost', () => {

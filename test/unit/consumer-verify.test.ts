@@ -108,7 +108,7 @@ describe('verification', () => {
         lines: 10,
       },
     ],
-    ['a file that is gone', (file) => rmSync(file), { what: 'missing', lines: 30 }],
+    ['a file that is gone', (file) => rmSync(file), { what: 'missing', run: hex(1), lines: 30 }],
   ])('finds %s, and names run and range', async (_, damage, problem) => {
     using root = temporaryFolder()
     const state = await rootWith(root.path, CHUNKS)

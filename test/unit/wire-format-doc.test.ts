@@ -26,23 +26,20 @@ const table = (heading: string): string[][] =>
 const names = (heading: string) => table(heading).map(([name]) => name?.replaceAll('`', ''))
 const row = (heading: string, name: string) => table(heading).find(([first]) => first?.includes(name)) ?? []
 
-/** What is encoded of a chunk that has everything that one can have. */
-const full = decode(
-  new ChunkEncoder().encode(
-    chunkOf({
-      run: '00'.repeat(16),
-      service: 's',
-      module: 'm',
-      host: 'h',
-      container: { id: 'i', name: 'n', image: 'g' },
-      attrs: {},
-      first: [1, 1],
-      lines: [{ source: 'stdout', number: 1, time: '1', flags: ['continued'], text: 'x' }],
-      lost: [{ source: 'stdout', from: 1, count: 1, reason: 'r' }],
-      end: [1, 0],
-    }),
-  ),
-) as Record<string, object> & { ctr: object; lost: [object] }
+/** A chunk that has everything that one can have. */
+const FULL = chunkOf({
+  run: '00'.repeat(16),
+  service: 's',
+  module: 'm',
+  host: 'h',
+  container: { id: 'i', name: 'n', image: 'g' },
+  attrs: {},
+  first: [1, 1],
+  lines: [{ source: 'stdout', number: 1, time: '1', flags: ['continued', 'unterminated'], text: 'x' }],
+  lost: [{ source: 'stdout', from: 1, count: 1, reason: 'r' }],
+  end: [1, 0],
+})
+const full = decode(new ChunkEncoder().encode(FULL)) as Record<string, object> & { ctr: object; lost: [object] }
 
 it('the table of keys has those that are written, no others', () => {
   expect(names('key')).toEqual(Object.keys(full))
@@ -52,20 +49,8 @@ it('the table of keys has those that are written, no others', () => {
 })
 
 it('the table of fields has those of a JSON line, no others', () => {
-  const chunk = chunkOf({
-    run: '00'.repeat(16),
-    service: 's',
-    module: 'm',
-    host: 'h',
-    container: { id: 'i', name: 'n', image: 'g' },
-    attrs: {},
-    first: [1, 1],
-    lines: [{ source: 'stdout', number: 1, time: '1', flags: ['continued', 'unterminated'], text: 'x' }],
-    lost: [{ source: 'stdout', from: 1, count: 1, reason: 'r' }],
-    end: [1, 0],
-  })
   const values: string[] = []
-  new JsonLineEncoder(chunk).encode(chunk, (value) => values.push(Buffer.from(value).toString()))
+  new JsonLineEncoder(FULL).encode(FULL, (value) => values.push(Buffer.from(value).toString()))
   expect(names('field').filter((name) => name !== 'base64')).toEqual(Object.keys(JSON.parse(values[0]!)))
 })
 
