@@ -4,6 +4,7 @@ import { paced } from '../support/container.ts'
 import { docker } from '../support/engine.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { numberedLines, printed } from '../support/printed.ts'
+import { until } from '../support/until.ts'
 
 /** From the moment that a broker goes: Kafka takes 9 s to notice one that hangs. */
 const FLOWS_AGAIN_SECONDS = 20
@@ -91,6 +92,29 @@ it('partitions are added to the topic: what is started then lands, on whichever 
   )
   await house.landed(...containers)
 })
+
+it.each([
+  ['fewer', 2],
+  ['more', 5],
+])(
+  'the topic is deleted and comes back with %s partitions: what is printed from then on lands, once',
+  async (_, partitions) => {
+    await until('every record is claimed', async () => (await house.kafka.unclaimed(house.topic, house.topic)) === 0)
+    const configEntries = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
+    await house.kafka.admin((admin) => admin.deleteTopics({ topics: [house.topic] }))
+    await until('it is gone', () =>
+      house.kafka.admin(async (admin) => !(await admin.listTopics()).includes(house.topic)),
+    )
+    const meanwhile = await house.run({ print: printed(numberedLines(1_000, 105)) })
+    expect(await meanwhile.ended()).toBe(0)
+    const topic = { topic: house.topic, numPartitions: partitions, replicationFactor: 2, configEntries }
+    await house.kafka.admin((admin) => admin.createTopics({ topics: [topic] }))
+    const after = await Promise.all(
+      Array.from({ length: 6 }, () => house.run({ print: printed(numberedLines(1_000, 105)) })),
+    )
+    await house.landed(meanwhile, ...after)
+  },
+)
 
 it('and when all has come to rest, nothing stands twice', async () => {
   await house.settled()
