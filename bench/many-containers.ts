@@ -20,6 +20,7 @@ const SETTLE_MS = 3_000
 /** `name` tells the figures apart. */
 const SCENARIOS = [
   { name: 'idle_50', title: '50 that print nothing', containers: 50, prints: false },
+  { name: 'idle_200', title: '200 that print nothing', containers: 200, prints: false },
   { name: '20_at_100', title: `20 at ${LINES_PER_SECOND} lines/s each`, containers: 20, prints: true },
   { name: '200_at_100', title: `200 at ${LINES_PER_SECOND} lines/s each`, containers: 200, prints: true },
 ] as const

@@ -27,7 +27,10 @@ import type { Slots } from './slots.ts'
 export type IntakeLimits = {
   /** A segment is closed once it holds this many bytes. */
   segmentBytes: number
-  /** Bytes that all enlarged pipes together may hold: containers' own pipes draw on the same limit of the kernel. */
+  /**
+   * Bytes that all pipes together may hold, as far as that is up to us. The kernel grants a user's pipes 64 MiB (pipe-user-pages-soft) and
+   * gives every further one two pages; Docker's own take 256 KiB a container, so that 200 containers leave 14 MiB for everybody else.
+   */
   pipeBytes: number
 }
 
@@ -43,7 +46,7 @@ export type OpenOptions = {
 
 export const INTAKE_LIMITS: IntakeLimits = {
   segmentBytes: 8 * 1024 * 1024,
-  pipeBytes: 16 * 1024 * 1024,
+  pipeBytes: 8 * 1024 * 1024,
 }
 
 const PACE_MS = 2
@@ -56,6 +59,8 @@ const HELD_MS = 20
 const NET_MS = 1000
 const PIPE_DEFAULT = 64 * 1024
 const PIPE_BUSY = 256 * 1024
+/** Where there are so many runs that pipes of the default size would take too much. */
+const PIPE_SMALL = 16 * 1024
 /** One splice that moves this much tells a busy run. */
 const BUSY_BYTES = 24 * 1024
 /** A pipe is given back after this long without a busy splice. */
@@ -77,7 +82,9 @@ type Run = {
   /** The segment is closed once it holds this many. */
   segmentMax: number
   blockMs: number
+  /** How large its pipe is now, and while it is not busy. */
   pipe: number
+  pipeQuiet: number
   busyAt: number
 }
 
@@ -136,9 +143,14 @@ export class Intake {
       segmentMax: options.segmentBytes ?? this.#limits.segmentBytes,
       blockMs: options.blockMs,
       pipe: PIPE_DEFAULT,
+      pipeQuiet: PIPE_DEFAULT,
       busyAt: 0,
     }
     this.#runs.set(slot, run)
+    // One that holds more than that stays as it is.
+    if (this.#pipeBytes + PIPE_DEFAULT > this.#limits.pipeBytes && setPipeSize(fifo, PIPE_SMALL) > 0)
+      run.pipe = run.pipeQuiet = PIPE_SMALL
+    this.#pipeBytes += run.pipe
     // A FIFO that has lost its writers before we came reports nothing to epoll: only a splice tells.
     this.#epoll.addOnce(fifo, slot)
     if (!this.#dropsOn(run)) this.#drain(run, performance.now())
@@ -237,7 +249,7 @@ export class Intake {
     if (run.segmentBytes >= run.segmentMax) this.#closeSegment(run)
     if (bytes < BUSY_BYTES) return
     run.busyAt = now
-    if (run.pipe === PIPE_DEFAULT && this.#pipeBytes + PIPE_BUSY <= this.#limits.pipeBytes) this.#enlarge(run)
+    if (run.pipe < PIPE_BUSY && this.#pipeBytes + PIPE_BUSY - run.pipe <= this.#limits.pipeBytes) this.#enlarge(run)
   }
 
   /** The segment to write to. One that exists already is empty: a driver was killed between opening and filling it. */
@@ -260,7 +272,8 @@ export class Intake {
     this.#runs.delete(run.slot)
     if (this.#refused.delete(run)) this.#events.diskRecovered(run.slot)
     closeSync(run.fifo)
-    this.#shrink(run, false)
+    this.#pipeBytes -= run.pipe
+    this.#enlarged.delete(run)
     this.#closeSegment(run)
     this.#slots.end(run.slot)
     this.#moving = true
@@ -350,21 +363,20 @@ export class Intake {
 
   #enlarge(run: Run): void {
     if (setPipeSize(run.fifo, PIPE_BUSY) < 0) return
+    this.#pipeBytes += PIPE_BUSY - run.pipe
     run.pipe = PIPE_BUSY
-    this.#pipeBytes += PIPE_BUSY
     this.#enlarged.add(run)
   }
 
-  #shrink(run: Run, resize: boolean): void {
-    if (!this.#enlarged.has(run)) return
-    if (resize && setPipeSize(run.fifo, PIPE_DEFAULT) < 0) return
-    run.pipe = PIPE_DEFAULT
-    this.#pipeBytes -= PIPE_BUSY
+  #shrink(run: Run): void {
+    if (setPipeSize(run.fifo, run.pipeQuiet) < 0) return
+    this.#pipeBytes -= run.pipe - run.pipeQuiet
+    run.pipe = run.pipeQuiet
     this.#enlarged.delete(run)
   }
 
   #giveBack(now: number): void {
-    for (const run of this.#enlarged) if (now - run.busyAt > QUIET_MS) this.#shrink(run, true)
+    for (const run of this.#enlarged) if (now - run.busyAt > QUIET_MS) this.#shrink(run)
   }
 }
 
