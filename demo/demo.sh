@@ -143,5 +143,6 @@ cat <<TEXT
 
 Log a container of your own:  docker run --log-driver tallyman --log-opt service=NAME --log-opt module=NAME IMAGE
 Watch it:                     tail -F $TALLYMAN_ROOT/NAME/NAME/*.log
+Did we lose any?              docker exec tallyman-consumer tallyman verify
 Stop all of this:             make down     (the files stay)
 TEXT
