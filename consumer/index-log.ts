@@ -9,11 +9,12 @@
  * - It is written at tracked positions and made durable before the checkpoint that says how long it is: what stands behind that
  *   length is nothing, and is written over.
  */
-import { closeSync, fdatasyncSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, fdatasyncSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { decode, encode } from '@msgpack/msgpack'
 import { z } from 'zod'
+import { syncFolder } from '../wire/durable.ts'
 
 /** Numbers of a source's lines in a row: the first and the last, 0 where it has none. */
 export type Numbers = [from: number, to: number]
@@ -60,7 +61,6 @@ export class IndexLog {
   constructor(state: string, lengths: ReadonlyMap<string, number>) {
     this.#folder = join(state, 'index')
     this.#lengths = new Map(lengths)
-    mkdirSync(this.#folder, { recursive: true })
   }
 
   /** Takes up what was handed to the writer. */
@@ -91,13 +91,17 @@ export class IndexLog {
     const grown = Array.from(this.#rows, ([day, rows]): [string, number] => {
       const bytes = pack(rows)
       const length = this.#lengths.get(day) ?? 0
-      const fd = openSync(join(this.#folder, day), length === 0 ? 'w' : 'r+')
+      // One that somebody removed is begun anew in the middle: lines land all the same, and verify tells.
+      mkdirSync(this.#folder, { recursive: true })
+      const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW
+      const fd = openSync(join(this.#folder, day), flags, 0o644)
       try {
         for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at, length + at)
         fdatasyncSync(fd)
       } finally {
         closeSync(fd)
       }
+      if (length === 0) syncFolder(this.#folder)
       return [day, length + bytes.length]
     })
     for (const [day, length] of grown) this.#lengths.set(day, length)

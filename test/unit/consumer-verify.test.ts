@@ -138,6 +138,29 @@ describe('verification', () => {
     expect(problems.map(({ what }) => what)).toEqual(['index', 'uncounted'])
   })
 
+  it('an index that somebody removed keeps no line from landing, and is found', async () => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, CHUNKS)
+    rmSync(join(root.path, '.tallyman/index'), { recursive: true })
+    const index = new IndexLog(join(root.path, '.tallyman'), state.index)
+    const row = { file: FILE, position: 0, lines: 1, run: hex(1), tmin: NOON, tmax: NOON }
+    index.add(
+      DAY,
+      {
+        ...row,
+        numbers: [
+          [1, 1],
+          [0, 0],
+        ],
+      },
+      Buffer.from('x'),
+    )
+    const [[, length] = []] = index.sync()
+    expect(length).toBeGreaterThan(state.index.get(DAY)!)
+    const { problems } = await verify(root.path, { ...state, index: new Map([[DAY, length!]]) }, {})
+    expect(problems.map(({ what }) => what)).toEqual(['index'])
+  })
+
   it('tells of what is lost by run, source, range and reason', async () => {
     using root = temporaryFolder()
     const lost = [{ source: 'stdout' as const, from: 16, count: 5, reason: 'journal-full' }]

@@ -9,9 +9,9 @@ import { Slots } from '../../driver/slots.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
 const OPTIONS = { blockMs: 1000 }
-const LIMITS = { segmentBytes: 1000, pipeBytes: 1024 * 1024 }
+const LIMITS = { segmentBytes: 1000 }
 
-function house() {
+function house(pipeBytes = 1024 * 1024) {
   const slots = new Slots()
   const ended: number[] = []
   const intake: Intake = new Intake(
@@ -25,7 +25,7 @@ function house() {
       diskRefused: (slot, errno) => expect.fail(`slot ${slot} refused with ${errno}`),
       diskRecovered: () => {},
     },
-    LIMITS,
+    { ...LIMITS, pipeBytes },
   )
   return { slots, intake, ended }
 }
@@ -35,6 +35,10 @@ function fifo(path: string): number {
   execFileSync('mkfifo', [path])
   return openSync(path, constants.O_RDWR)
 }
+
+/** The size of a FIFO's pipe: F_GETPIPE_SZ. */
+const pipeBytes = (path: string): number =>
+  Number(execFileSync('perl', ['-e', 'open my $fifo, "+<", $ARGV[0]; print fcntl $fifo, 1032, 0', path]))
 
 const journalled = (folder: string) =>
   Buffer.concat(
@@ -104,6 +108,33 @@ describe('intake', () => {
     closeSync(writer)
     intake.loop(() => {})
     expect(readdirSync(folder.path)).toEqual(['fifo'])
+  })
+
+  it('pipes together stay within their bytes: with many runs they are small, and none grows beyond that', () => {
+    using folder = temporaryFolder()
+    const { slots, intake } = house(200 * 1024)
+    const files = Array.from({ length: 5 }, (_, i) => join(folder.path, `fifo-${i}`))
+    const writers = files.map(fifo)
+    for (const file of files) intake.open(slots.claim(0)!, folder.path, file, OPTIONS)
+    expect(files.map(pipeBytes)).toEqual([65_536, 65_536, 65_536, 16_384, 16_384])
+    for (const writer of writers) closeSync(writer)
+  })
+
+  it('a run that is held is left alone, and goes on where it was once it is not', () => {
+    using folder = temporaryFolder()
+    const { slots, intake, ended } = house()
+    const file = join(folder.path, 'fifo')
+    const writer = fifo(file)
+    const slot = slots.claim(0)!
+    slots.hold(slot, true)
+    writeSync(writer, 'it waits')
+    intake.open(slot, folder.path, file, OPTIONS)
+    expect(slots.written(slot)).toBe(0)
+    slots.hold(slot, false)
+    closeSync(writer)
+    intake.loop(() => {})
+    expect(journalled(folder.path)).toBe('it waits')
+    expect(ended).toEqual([slot])
   })
 
   it('a file that is missing or is no FIFO is refused, whatever it is', () => {
