@@ -65,8 +65,10 @@ export async function verify(root: string, state: State, query: VerifyQuery): Pr
     (query.module === undefined || of.module === query.module)
   const totals = [...state.totals.values()].filter((of) => named(of) && of.day >= since)
   const found: Verification = { files: 0, bytes: 0, total: countOf(totals), problems: [], losses: losses(state, named) }
+  // All of one moment, before anything is read: what is landed meanwhile belongs to another.
+  const files = new Map(state.files)
   for (const [name, length] of [...state.index].sort()) {
-    if (name >= since) await verifyDay(root, name, length, query, state, found)
+    if (name >= since) await verifyDay(root, name, length, query, files, found)
   }
   return found
 }
@@ -79,11 +81,9 @@ async function verifyDay(
   name: string,
   length: number,
   { service, module }: VerifyQuery,
-  state: State,
+  lengths: State['files'],
   found: Verification,
 ): Promise<void> {
-  // As of now, before anything is read: what is landed meanwhile belongs to another time.
-  const lengths = new Map(state.files)
   const [ofService, ofModule] = [service, module].map((name) => (name === undefined ? undefined : pathComponent(name)))
   const files = new Map<string, Read>()
   await using reader = new StretchReader(root)

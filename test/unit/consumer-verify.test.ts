@@ -23,7 +23,10 @@ const FILE = `shop/web/${DAY}.log`
 const log = pino({ level: 'silent' })
 
 /** A root with what these chunks become; each has lines `from` to `to` of a run. */
-async function rootWith(path: string, chunks: { run: number; from: number; to: number; lost?: Meaning['lost'] }[]) {
+async function rootWith(
+  path: string,
+  chunks: { run: number; from: number; to: number; days?: number; lost?: Meaning['lost'] }[],
+) {
   const { state } = openRoot(path)
   const checkpoint = new Checkpoint(join(state, 'checkpoint'))
   const ledger = new Ledger()
@@ -33,14 +36,15 @@ async function rootWith(path: string, chunks: { run: number; from: number; to: n
   const writer = new Writer({ root: path, files: checkpoint.state.files, openFiles: 4, log, register })
   const layout = new Layout('text', new Days('UTC'), 7)
   const landing = new Landing({ topic: 't', state, ledger, layout, writer, index, log })
-  for (const [offset, { run, from, to, lost }] of chunks.entries()) {
+  for (const [offset, { run, from, to, days = 0, lost }] of chunks.entries()) {
+    const time = NOON - days * 86_400_000
     const meaning: Meaning = {
       run: run.toString(16).padStart(32, '0'),
       ...{ service: 'shop', module: 'web', host: 'h1', attrs: {} },
       container: { id: 'c', name: `web-${run}`, image: 'i' },
       first: [from, 1],
       lines: Array.from({ length: to - from + 1 }, (_, i) => ({
-        ...{ source: 'stdout' as const, number: from + i, time: `${NOON + from + i}000000`, text: `line ${from + i}` },
+        ...{ source: 'stdout' as const, number: from + i, time: `${time + from + i}000000`, text: `line ${from + i}` },
       })),
       ...(lost && { lost }),
     }
@@ -123,6 +127,15 @@ describe('verification', () => {
     const state = await rootWith(root.path, CHUNKS)
     appendFileSync(join(root.path, FILE), 'a line that is being written\n')
     expect((await verify(root.path, state, {})).problems).toEqual([])
+  })
+
+  it('goes by one moment, whatever lands while it reads', async () => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, [{ run: 2, from: 1, to: 10, days: 1 }, ...CHUNKS])
+    const found = verify(root.path, state, {})
+    const { length, partition } = state.files.get(FILE)!
+    state.files.set(FILE, { partition, length: length + 1_000 })
+    expect((await found).problems).toEqual([])
   })
 
   it('finds an index that was damaged, and one that is not whole', async () => {
