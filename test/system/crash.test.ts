@@ -42,7 +42,7 @@ it('the plugin is killed again and again while a container writes flat out', asy
   const flatOut = await house.create({ print: printed(numberedLines(800_000, LINE_BYTES)) })
   const both = await house.create({
     print: printed(numberedLines(150_000, LINE_BYTES), numberedLines(150_000, LINE_BYTES)),
-    command: paced(PER_SECOND),
+    command: paced(PER_SECOND / 4),
   })
   await Promise.all([flatOut.start(), both.start()])
   const pids = new Set([house.plugin.pid])
@@ -59,7 +59,7 @@ it('the plugin is killed again and again under load from thirty containers', asy
   const containers = await Promise.all(
     Array.from({ length: 30 }, () =>
       house.run({
-        print: printed(numberedLines(inSoak(4_000, 20_000), LINE_BYTES), numberedLines(2_000, LINE_BYTES)),
+        print: printed(numberedLines(inSoak(16_000, 80_000), LINE_BYTES), numberedLines(2_000, LINE_BYTES)),
         command: paced(1_000),
       }),
     ),
