@@ -41,7 +41,7 @@ test: ## everything of check and system; one that fails does not keep the other 
 	@failed=; for tier in lint unit system; do $(MAKE) --no-print-directory $$tier || failed+=" $$tier"; done; \
 	  [ -z "$$failed" ] || { echo "make test: FAILED:$$failed"; exit 1; }
 
-soak: ## the system tests in their long forms: more kills, more lines, longer outages
+soak: ## the system tests in their long forms: more kills, lines and containers
 	@SOAK=1 $(MAKE) --no-print-directory system
 
 bench: images ## measure side by side with json-file

@@ -4,7 +4,7 @@
  * Exit status: 0 all is well, 1 it is not (something is lost or damaged), 2 the command was wrong or nobody answered.
  */
 import Table from 'cli-table3'
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import type { Count, LedgerAnswer, LedgerRow } from '../consumer/ledger-api.ts'
 import type { Verification } from '../consumer/verify.ts'
 
@@ -40,11 +40,12 @@ async function ask<T>(path: string, query: Record<string, string | undefined>): 
   return body
 }
 
-const BORDERLESS = { top: '', 'top-mid': '', 'top-left': '', 'top-right': '', bottom: '', 'bottom-mid': '' }
+const sides = ['top', 'bottom', 'left', 'right', 'mid']
+const corners = ['mid', 'left', 'right'].flatMap((end) => ['top', 'bottom'].map((side) => `${side}-${end}`))
+/** No lines around and between: two blanks keep columns apart. */
 const chars = {
-  ...BORDERLESS,
-  ...{ 'bottom-left': '', 'bottom-right': '', left: '', 'left-mid': '', mid: '', 'mid-mid': '' },
-  ...{ right: '', 'right-mid': '', middle: '  ' },
+  ...Object.fromEntries([...sides, ...corners, 'left-mid', 'mid-mid', 'right-mid'].map((part) => [part, ''])),
+  middle: '  ',
 }
 
 /** @param numeric columns from this one on are numbers */
@@ -83,7 +84,9 @@ const program = new Command('tallyman')
 program
   .command('ledger')
   .description('Lines by where they are from: how many there were, are written, lost and were dropped as copies.')
-  .option('--by <what>', 'service, module, day or host', 'module')
+  .addOption(
+    new Option('--by <what>', 'what to sum up by').choices(['service', 'module', 'day', 'host']).default('module'),
+  )
   .option('--service <name>', 'of this service alone')
   .option('--module <name>', 'of this module alone')
   .option('--host <name>', 'of this host alone')

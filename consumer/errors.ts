@@ -2,11 +2,12 @@
  * The consumer's table of errors. A code is stable; `acts` says who can mend it:
  *   operator  whoever runs the consumer: a disk, a setting, a topic
  *   sender    whoever wrote the record
+ *   user      whoever asks over HTTP
  *   time      nobody: it is tried again
  */
 import { CodedError } from '../wire/coded-error.ts'
 
-export type Actor = 'operator' | 'sender' | 'time'
+export type Actor = 'operator' | 'sender' | 'user' | 'time'
 
 export const ERRORS = {
   ROOT_HELD: 'operator',
@@ -18,6 +19,7 @@ export const ERRORS = {
   RECORDS_EXPIRED: 'operator',
   TOPIC_RECREATED: 'operator',
   RECORD_UNDECODABLE: 'sender',
+  QUERY_INVALID: 'user',
   CLAIM_REFUSED: 'time',
   KAFKA_AWAY: 'time',
 } as const satisfies Record<string, Actor>

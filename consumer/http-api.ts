@@ -6,6 +6,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Registry } from 'prom-client'
 import { z } from 'zod'
+import type { ErrorCode } from './errors.ts'
 import type { LedgerState } from './ledger.ts'
 import { answerLedger, ledgerQuery } from './ledger-api.ts'
 import { type Verification, type VerifyQuery, verifyQuery } from './verify.ts'
@@ -25,7 +26,7 @@ export function httpApi({ trouble, metrics, ledger, verify }: HttpSources): Fast
     if (!(error instanceof z.ZodError)) throw error
     const issue = error.issues[0]!
     const message = `${issue.path.join('.') || 'the query'}: ${issue.message}`
-    return reply.code(400).send({ error: 'QUERY_INVALID', message })
+    return reply.code(400).send({ error: 'QUERY_INVALID' satisfies ErrorCode, message })
   })
   api.get('/healthz', async () => ({ status: 'ok' }))
   api.get('/metrics', async (_request, reply) => {

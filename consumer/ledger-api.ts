@@ -5,7 +5,7 @@ import { type LedgerState, lostOf, type RunState, type SourceState, type Totals 
 /** A run that has not ended and says nothing for this long is taken for one whose host died. */
 const UNFINISHED_MS = 24 * 3_600_000
 
-export const day = z.string().regex(/^\d{4}-\d\d-\d\d$/, { error: 'must be a day, such as 2026-11-23' })
+export const day = z.iso.date({ error: 'must be a day, such as 2026-11-23' })
 
 export const ledgerQuery = z.strictObject({
   by: z

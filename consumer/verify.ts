@@ -86,7 +86,7 @@ async function verifyDay(
 ): Promise<void> {
   const [ofService, ofModule] = [service, module].map((name) => (name === undefined ? undefined : pathComponent(name)))
   const files = new Map<string, Read>()
-  await using reader = new StretchReader(root)
+  using reader = new StretchReader(root)
   try {
     for (const block of readIndex(join(root, '.tallyman'), name, length)) {
       for (const row of block) {
@@ -118,7 +118,7 @@ async function verifyDay(
 }
 
 /** Reads stretches of files, with a few of the files held open. */
-class StretchReader implements AsyncDisposable {
+class StretchReader implements Disposable {
   #root: string
   #buffer = Buffer.alloc(0)
   #open = new LRUCache<string, FileHandle>({ max: OPEN_FILES, dispose: (handle) => void handle.close() })
@@ -150,7 +150,7 @@ class StretchReader implements AsyncDisposable {
     return { ...where, what: 'changed', message }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.dispose](): void {
     this.#open.clear()
   }
 }

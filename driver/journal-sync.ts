@@ -9,14 +9,23 @@ import { open } from 'node:fs/promises'
 import { segmentPath } from './journal.ts'
 import type { Shipment } from './shipment.ts'
 
+/** What it needs to know of a shipment. */
+export type Waiting = Pick<Shipment, 'folder' | 'reader' | 'written' | 'acked' | 'behindSince'>
+
 export class JournalSync {
   /** Up to where each run's journal is durable. */
-  #synced = new WeakMap<Shipment, number>()
+  #synced = new WeakMap<Waiting, number>()
   #timer: NodeJS.Timeout | undefined
   #running = false
+  #syncPath: (path: string) => Promise<void>
+
+  /** @param syncPath makes a file or a folder durable */
+  constructor(syncPath = sync) {
+    this.#syncPath = syncPath
+  }
 
   /** @param failed told of a disk that does not sync; it is tried again with the next interval */
-  start(intervalMs: number, shipments: Iterable<Shipment>, failed: (error: Error) => void): void {
+  start(intervalMs: number, shipments: Iterable<Waiting>, failed: (error: Error) => void): void {
     this.#timer = setInterval(() => {
       if (this.#running) return
       this.#running = true
@@ -32,28 +41,30 @@ export class JournalSync {
     clearInterval(this.#timer)
   }
 
-  async #sync(shipments: Iterable<Shipment>, before: number): Promise<void> {
+  async #sync(shipments: Iterable<Waiting>, before: number): Promise<void> {
     for (const shipment of [...shipments]) {
       const { written } = shipment
       const from = Math.max(this.#synced.get(shipment) ?? 0, shipment.acked.offset)
       if (from >= written || shipment.behindSince > before) continue
-      await syncSegments(shipment, from)
+      for (const path of pathsBehind(shipment, from)) await this.#syncPath(path)
       this.#synced.set(shipment, written)
     }
   }
 }
 
-/** Makes durable what the segments hold behind `from`, and that they are there. */
-async function syncSegments({ folder, reader }: Shipment, from: number): Promise<void> {
+/** The segments that hold what is behind `from`, and the folder that says that they are there. */
+function pathsBehind({ folder, reader }: Waiting, from: number): string[] {
   const bases = reader.bases()
   const touched = bases.filter((_, i) => (bases[i + 1] ?? Number.POSITIVE_INFINITY) > from)
-  for (const path of [...touched.map((base) => segmentPath(folder, base)), folder]) {
-    try {
-      await using file = await open(path)
-      await file.sync()
-    } catch (error) {
-      // Given up, or shipped and removed, since the list was made.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    }
+  return [...touched.map((base) => segmentPath(folder, base)), folder]
+}
+
+async function sync(path: string): Promise<void> {
+  try {
+    await using file = await open(path)
+    await file.sync()
+  } catch (error) {
+    // Given up, or shipped and removed, since the list was made.
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   }
 }

@@ -123,6 +123,8 @@ it('a gap in Kafka is found, with run and range, until a late copy fills it', as
 it.each([
   [['verify', '--max-loss', '2'], /share of all lines/],
   [['verify', '--since', 'yesterday'], /must be a day/],
+  [['verify', '--since', '2026-02-30'], /must be a day/],
+  [['ledger', '--by', 'run'], /Allowed choices are service, module, day, host/],
   [['verfy'], /unknown command.*verify/s],
 ])('%j is refused in words, with status 2', async (args, message) => {
   const { code, stderr } = await tallyman(...args)

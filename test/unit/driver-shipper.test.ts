@@ -491,7 +491,7 @@ describe('shipping', () => {
     })
   })
 
-  it('what Kafka does not take is synced, also while segments come and go', async () => {
+  it('syncing does not stumble over segments that come and go', async () => {
     using journal = temporaryFolder()
     const run = house(journal.path, { syncInterval: 5, journalMax: 300_000 })
     const away = new FakeProducer()

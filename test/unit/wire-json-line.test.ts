@@ -129,6 +129,7 @@ describe('what is no JSON line', () => {
     ['a newline in the line', { ...whole, line: 'a\nb' }],
     ['a newline in base64', { ...whole, line: undefined, base64: 'Cg==' }],
     ['a month that there is not', { ...whole, time: '2023-13-14T22:13:20.123456789Z' }],
+    ['a day that there is not', { ...whole, time: '2023-02-30T22:13:20.123456789Z' }],
     ['a time before 1970', { ...whole, time: '1969-12-31T23:59:59.000000000Z' }],
     ['an end below the number', { ...whole, end: { stdout: 6, stderr: 0 } }],
     [
