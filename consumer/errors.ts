@@ -20,11 +20,15 @@ export const ERRORS = {
   TOPIC_RECREATED: 'operator',
   RECORD_UNDECODABLE: 'sender',
   QUERY_INVALID: 'user',
+  NOT_FOUND: 'user',
   CLAIM_REFUSED: 'time',
   KAFKA_AWAY: 'time',
 } as const satisfies Record<string, Actor>
 
 export type ErrorCode = keyof typeof ERRORS
+
+/** The status with which an error that reaches HTTP is answered; one that is not in here is ours, and a 500. */
+export const STATUS: Partial<Record<ErrorCode, number>> = { QUERY_INVALID: 400, NOT_FOUND: 404 }
 
 /** An error of the consumer's own, with words for whoever has to act. */
 export class ConsumerError extends CodedError<ErrorCode, Actor> {

@@ -1,43 +1,79 @@
 /**
- * What the consumer says over HTTP: how it is, what it counts, its ledger, and whether the files agree with that.
+ * The consumer's HTTP server: how it is, what it counts, and the API, whose routes other files bring.
  *
- * A question that is not understood is answered with 400 and {error, message}, and changes nothing.
+ * Invariants
+ * - A route's schema says all that is taken and answered; the OpenAPI document follows from the schemas alone.
+ * - A question that is not understood is answered with 400 and {error, message}, and changes nothing.
  */
-import Fastify, { type FastifyInstance } from 'fastify'
+import swagger from '@fastify/swagger'
+import Fastify, { type FastifyInstance, type FastifySchemaValidationError } from 'fastify'
+import {
+  type FastifyPluginAsyncZod,
+  hasZodFastifySchemaValidationErrors,
+  jsonSchemaTransform,
+  serializerCompiler,
+  validatorCompiler,
+} from 'fastify-type-provider-zod'
 import type { Registry } from 'prom-client'
-import { z } from 'zod'
-import type { ErrorCode } from './errors.ts'
-import type { LedgerState } from './ledger.ts'
-import { answerLedger, ledgerQuery } from './ledger-api.ts'
-import { type Verification, type VerifyQuery, verifyQuery } from './verify.ts'
+import { unknownKey } from '../wire/settings.ts'
+import { ConsumerError, type ErrorCode, STATUS } from './errors.ts'
 
 export type HttpSources = {
   /** Why records are not being landed, or undefined while they are. */
   trouble(): string | undefined
   metrics: Registry
-  ledger: LedgerState
-  verify(query: VerifyQuery): Promise<Verification>
+  /** What brings the API's routes: they stand below /api/v1. */
+  routes: readonly FastifyPluginAsyncZod[]
 }
 
 /** The server, not yet listening. */
-export function httpApi({ trouble, metrics, ledger, verify }: HttpSources): FastifyInstance {
+export async function httpApi({ trouble, metrics, routes }: HttpSources): Promise<FastifyInstance> {
   const api = Fastify({ forceCloseConnections: true })
-  api.setErrorHandler((error, _request, reply) => {
-    if (!(error instanceof z.ZodError)) throw error
-    const issue = error.issues[0]!
-    const message = `${issue.path.join('.') || 'the query'}: ${issue.message}`
-    return reply.code(400).send({ error: 'QUERY_INVALID' satisfies ErrorCode, message })
+  api.setValidatorCompiler(validatorCompiler)
+  api.setSerializerCompiler(serializerCompiler)
+  api.setErrorHandler((error, request, reply) => {
+    if (hasZodFastifySchemaValidationErrors(error)) {
+      const known = request.routeOptions.schema?.querystring
+      const message = error.validation.map((issue) => describe(issue, known)).join('; ')
+      return reply.code(400).send({ error: 'QUERY_INVALID' satisfies ErrorCode, message })
+    }
+    if (error instanceof ConsumerError && STATUS[error.code] !== undefined) {
+      return reply.code(STATUS[error.code]!).send({ error: error.code, message: error.message })
+    }
+    throw error
   })
-  api.get('/healthz', async () => ({ status: 'ok' }))
-  api.get('/metrics', async (_request, reply) => {
+  await api.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'tallyman', version: '1', description: 'Reading the log files of a tallyman consumer.' },
+    },
+    transform: jsonSchemaTransform,
+  })
+  api.get('/healthz', { schema: { hide: true } }, async () => ({ status: 'ok' }))
+  api.get('/metrics', { schema: { hide: true } }, async (_request, reply) => {
     reply.type(metrics.contentType)
     return metrics.metrics()
   })
-  api.get('/readyz', async (_request, reply) => {
+  api.get('/readyz', { schema: { hide: true } }, async (_request, reply) => {
     const reason = trouble()
     return reason === undefined ? { status: 'ready' } : reply.code(503).send({ status: 'not ready', reason })
   })
-  api.get('/api/v1/ledger', async ({ query }) => answerLedger(ledger, ledgerQuery.parse(query), Date.now()))
-  api.get('/api/v1/verify', async ({ query }) => verify(verifyQuery.parse(query)))
+  await api.register(
+    async (v1) => {
+      v1.get('/openapi.json', { schema: { hide: true } }, async () => api.swagger())
+      for (const route of routes) await v1.register(route)
+    },
+    { prefix: '/api/v1' },
+  )
   return api
+}
+
+/** What was wrong with a question, with the nearest known key where one is not known. */
+function describe(issue: FastifySchemaValidationError, schema: unknown): string {
+  const { keys } = issue.params as { keys?: string[] }
+  if (issue.keyword === 'unrecognized_keys' && keys) {
+    const known = Object.keys((schema as { shape?: object } | undefined)?.shape ?? {})
+    return keys.map((key) => unknownKey(key, known)).join('; ')
+  }
+  return `${issue.instancePath.slice(1) || 'the question'}: ${issue.message}`
 }

@@ -1,11 +1,10 @@
 /** The ledger as it is asked for: summed up by service, module, day or host, or run by run. Its shapes are what other programs read. */
 import { z } from 'zod'
+import { day } from './api-schema.ts'
 import { type LedgerState, lostOf, type RunState, type SourceState, type Totals } from './ledger.ts'
 
 /** A run that has not ended and says nothing for this long is taken for one whose host died. */
 const UNFINISHED_MS = 24 * 3_600_000
-
-export const day = z.iso.date({ error: 'must be a day, such as 2026-11-23' })
 
 export const ledgerQuery = z.strictObject({
   by: z

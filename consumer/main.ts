@@ -12,6 +12,7 @@ import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
 import { Ledger } from './ledger.ts'
 import { countOf } from './ledger-api.ts'
+import { ledgerRoutes } from './ledger-routes.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
 import { openRoot } from './root.ts'
@@ -80,11 +81,10 @@ try {
     log,
     landed: (times) => metrics.landed(times),
   })
-  const api = httpApi({
+  const api = await httpApi({
     trouble: () => subscriber.trouble,
     metrics: metrics.registry,
-    ledger: ledger.state,
-    verify: (query) => verify(root.path, checkpoint.state, query),
+    routes: [ledgerRoutes({ ledger: ledger.state, verify: (query) => verify(root.path, checkpoint.state, query) })],
   })
 
   const stop = async (signal: string): Promise<void> => {

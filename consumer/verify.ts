@@ -12,9 +12,10 @@ import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
+import { day } from './api-schema.ts'
 import type { State } from './checkpoint.ts'
 import { type Row, readIndex } from './index-log.ts'
-import { type Count, countOf, day } from './ledger-api.ts'
+import { type Count, countOf } from './ledger-api.ts'
 import { pathComponent } from './names.ts'
 
 /** Files that are held open at most. */

@@ -1,0 +1,298 @@
+/**
+ * The HTTP API's shapes: what is asked for and what is answered, each once. Routes are checked by them, types and the OpenAPI
+ * document follow from them, and the command line and the page know the API by nothing else.
+ *
+ * Invariants
+ * - Times are RFC 3339 in UTC. A range holds `since` and all up to `until`, which is left out.
+ * - A stream is NDJSON, one event a line (server-sent events where the client accepts `text/event-stream`). An event that a client
+ *   does not know is skipped. A stream that was not broken off ends with `end`.
+ * - A cut or partial answer says so: `limited`, `partial`, `missed`.
+ * - What a caller may not read is not there: lists leave it out, and asking for it by name is answered as for what does not exist.
+ */
+import { z } from 'zod'
+
+const count = z.int().min(0)
+const many = <T extends z.ZodType>(item: T) =>
+  z
+    .union([item, z.array(item)])
+    .transform((given) => (Array.isArray(given) ? given : [given]))
+    .default([])
+const flag = z.stringbool().default(false)
+
+export const time = z.iso.datetime({ offset: true, error: 'must be a time such as 2026-11-23T08:24:41.123Z' })
+export const day = z.iso.date({ error: 'must be a day, such as 2026-11-23' })
+
+/** Lines in one answer at most, and where nothing is said. */
+export const MAX_LINES = 100_000
+export const DEFAULT_LINES = 1_000
+
+/** A live tail merges by time what arrives within this long, ms. */
+export const MERGE_WINDOW_MS = 2_000
+
+export const apiError = z
+  .object({
+    error: z.string().describe('A stable code.'),
+    message: z.string().describe('What was wrong, where, and what to do.'),
+  })
+  .describe('Why a question was not answered.')
+export type ApiError = z.infer<typeof apiError>
+
+/**
+ * Which lines are meant. Each key may be given several times: one of its values has to match, and every key that is given.
+ * Values are globs: `*` is any characters, `?` is one.
+ */
+export const selection = z.object({
+  target: many(z.string().min(1).max(1024)).describe(
+    '`service/module`, globs allowed, such as `shop/*`. Without a slash: a service, or the name of a container.',
+  ),
+  service: many(z.string().max(4096)).describe('Service, globs allowed.'),
+  module: many(z.string().max(4096)).describe('Module, globs allowed.'),
+  host: many(z.string().max(4096)).describe('Host, globs allowed.'),
+  container: many(z.string().max(4096)).describe("Container's name, globs allowed."),
+  source: many(z.enum(['stdout', 'stderr'])).describe('stdout or stderr; both where nothing is said.'),
+})
+export type Selection = z.infer<typeof selection>
+
+/** Which of the selected lines, by what they say. Regular expressions are RE2's: no look-around, and linear time. */
+export const filters = z.object({
+  include: many(z.string().min(1).max(4096)).describe('Regular expression; one of several has to match.'),
+  exclude: many(z.string().min(1).max(4096)).describe('Regular expression; none may match.'),
+  ignoreCase: flag.describe('Upper and lower case are the same in all of them.'),
+})
+export type Filters = z.infer<typeof filters>
+
+export const range = z.object({
+  since: time.optional().describe('Lines of this moment or later.'),
+  until: time.optional().describe('Lines of before this moment.'),
+})
+
+const names = z.object({ service: z.string(), module: z.string() })
+
+/** A line. `at` names it for ever, or until its day is removed: pass it to `/api/v1/context`, keep it in a permalink. */
+export const line = z.object({
+  type: z.literal('line'),
+  at: z
+    .string()
+    .describe('Cursor of the line: opaque but for this, that of one `file` a later line has the larger `position`.'),
+  file: z
+    .string()
+    .describe(
+      "Path below the root, as it is named before it is compressed; with several consumers, behind its consumer's name and a colon.",
+    ),
+  position: count.describe("The line's first byte in the file's text."),
+  time: z.string().describe("When it was printed; ms where the files' format keeps that."),
+  ...names.shape,
+  host: z.string(),
+  container: z.string(),
+  source: z.enum(['stdout', 'stderr']),
+  line: z.string().describe('What was printed, without a newline; bytes that are no UTF-8 are U+FFFD.'),
+  matches: z
+    .array(z.tuple([count, count]))
+    .optional()
+    .describe('Where `line` matched, in UTF-16 code units: begin and end of each place.'),
+  context: z.literal(true).optional().describe('The line stands around one that matched and does not match itself.'),
+})
+export type Line = z.infer<typeof line>
+
+/** Something that an answer does not hold, and why. */
+export const gap = z.object({
+  consumer: z.string().optional().describe('Which consumer could not be asked.'),
+  file: z.string().optional().describe('Which file could not be read.'),
+  message: z.string(),
+})
+export type Gap = z.infer<typeof gap>
+
+export const endEvent = z.object({
+  type: z.literal('end'),
+  lines: count.describe('Lines that were sent, context not counted.'),
+  limited: z.boolean().describe('There are more lines than `limit` allowed.'),
+  partial: z.array(gap).describe('What could not be read: the answer is whole where this is empty.'),
+})
+export const progressEvent = z.object({
+  type: z.literal('progress'),
+  files: count,
+  filesTotal: count,
+  bytes: count,
+  bytesTotal: count,
+  matched: count,
+})
+export const separatorEvent = z
+  .object({ type: z.literal('separator') })
+  .describe('The lines on either side do not adjoin.')
+export const countEvent = z.object({ type: z.literal('count'), file: z.string(), ...names.shape, lines: count })
+export const missedEvent = z
+  .object({ type: z.literal('missed'), lines: count })
+  .describe('The reader was too slow: so many lines are left out here.')
+export const cursorEvent = z
+  .object({ type: z.literal('cursor'), cursor: z.string() })
+  .describe('A tail that is asked for with this cursor goes on behind what was sent; it may repeat some of it.')
+export const heartbeatEvent = z.object({ type: z.literal('heartbeat'), time: z.string() })
+export const windowEvent = z
+  .object({ type: z.literal('window'), ms: count })
+  .describe('First of a tail: lines that arrive within so many ms are put in the order of their times.')
+export const gapEvent = z
+  .object({ type: z.literal('gap'), ...gap.shape })
+  .describe('A consumer that went away, or cannot be read.')
+
+/** `GET /api/v1/lines`: history in the order of time. */
+export const linesQuery = z.strictObject({
+  ...selection.shape,
+  ...filters.shape,
+  ...range.shape,
+  limit: z.coerce.number().pipe(z.int().min(1).max(MAX_LINES)).default(DEFAULT_LINES).describe('Lines at most.'),
+  last: flag.describe('The last `limit` lines of the range, where it has more; the first ones otherwise.'),
+})
+export type LinesQuery = z.infer<typeof linesQuery>
+export const linesEvent = z.discriminatedUnion('type', [line, endEvent])
+export type LinesEvent = z.infer<typeof linesEvent>
+
+/** `GET /api/v1/tail`: what lands from now on, or from the cursor on; ends when the client leaves. */
+export const tailQuery = z.strictObject({
+  ...selection.shape,
+  ...filters.shape,
+  last: z.coerce.number().pipe(z.int().min(0).max(MAX_LINES)).default(0).describe('So many lines of history first.'),
+  since: time.optional().describe('With `last`: of this moment or later.'),
+  cursor: z
+    .string()
+    .max(64 * 1024)
+    .optional()
+    .describe('From a `cursor` event: go on behind it; `last` is not heeded then.'),
+})
+export type TailQuery = z.infer<typeof tailQuery>
+export const tailEvent = z.discriminatedUnion('type', [
+  windowEvent,
+  line,
+  missedEvent,
+  cursorEvent,
+  heartbeatEvent,
+  gapEvent,
+])
+export type TailEvent = z.infer<typeof tailEvent>
+
+/** `GET /api/v1/search`: history by a regular expression of ripgrep's (Rust's regex syntax), ended when the client leaves. */
+export const searchQuery = z.strictObject({
+  ...selection.shape,
+  ...range.shape,
+  pattern: z.string().max(4096).describe('What is looked for; empty matches every line.'),
+  fixed: flag.describe('`pattern` is text and no regular expression.'),
+  ignoreCase: flag,
+  word: flag.describe('Whole words alone.'),
+  invert: flag.describe('Lines that do not match.'),
+  exclude: many(z.string().min(1).max(4096)).describe('Regular expression; no line that matches one is sent.'),
+  before: z.coerce
+    .number()
+    .pipe(z.int().min(0).max(1000))
+    .default(0)
+    .describe('Lines of context in front of each match.'),
+  after: z.coerce.number().pipe(z.int().min(0).max(1000)).default(0).describe('Lines of context behind each match.'),
+  limit: z.coerce.number().pipe(z.int().min(1).max(MAX_LINES)).default(DEFAULT_LINES).describe('Matches at most.'),
+  last: flag.describe('From the newest day backwards: the last matches first, where there are more than `limit`.'),
+  count: flag.describe('Only how many lines match, a `count` event for each file that has any.'),
+})
+export type SearchQuery = z.infer<typeof searchQuery>
+export const searchEvent = z.discriminatedUnion('type', [line, separatorEvent, countEvent, progressEvent, endEvent])
+export type SearchEvent = z.infer<typeof searchEvent>
+
+/** `GET /api/v1/context`: a line and its neighbours in its file. */
+export const contextQuery = z.strictObject({
+  at: z.string().min(1).max(8192).describe("A line's cursor."),
+  before: z.coerce.number().pipe(z.int().min(0).max(1000)).default(20),
+  after: z.coerce.number().pipe(z.int().min(0).max(1000)).default(20),
+})
+export type ContextQuery = z.infer<typeof contextQuery>
+export const contextAnswer = z.object({
+  lines: z.array(line),
+  index: count.describe('Which of `lines` was asked for.'),
+})
+export type ContextAnswer = z.infer<typeof contextAnswer>
+
+/** `GET /api/v1/histogram`: lines over time, from the index. */
+export const histogramQuery = z.strictObject({
+  ...selection.shape,
+  ...range.shape,
+  buckets: z.coerce.number().pipe(z.int().min(1).max(2000)).default(120),
+  by: z.enum(['total', 'service', 'module', 'host', 'source']).default('module'),
+})
+export type HistogramQuery = z.infer<typeof histogramQuery>
+export const histogramAnswer = z.object({
+  since: z.string(),
+  until: z.string(),
+  /** Width of a bucket, ms. */
+  step: z.number().positive(),
+  series: z.array(z.object({ key: z.string(), lines: z.array(z.number().min(0)) })),
+  partial: z.array(gap),
+})
+export type HistogramAnswer = z.infer<typeof histogramAnswer>
+
+/** `GET /api/v1/services`: what there is. */
+export const servicesQuery = z.strictObject({ ...selection.pick({ target: true, service: true, module: true }).shape })
+export const moduleOverview = z.object({
+  ...names.shape,
+  days: count,
+  files: count,
+  lines: count,
+  bytes: count,
+  lost: count,
+  /** Time of its first and its last line. */
+  first: z.string(),
+  last: z.string(),
+  /** Lines of each of the last 60 minutes, the oldest first. */
+  rate: z.array(count),
+  hosts: z.array(z.string()),
+  containers: z.array(z.string()).describe('Of runs that the ledger remembers, the latest first, 100 at most.'),
+})
+export type ModuleOverview = z.infer<typeof moduleOverview>
+export const servicesAnswer = z.object({ modules: z.array(moduleOverview), partial: z.array(gap) })
+export type ServicesAnswer = z.infer<typeof servicesAnswer>
+
+/** `GET /api/v1/days`: the days of the selected modules, the newest first. Opens no log file. */
+export const daysQuery = z.strictObject({
+  ...selection.pick({ target: true, service: true, module: true }).shape,
+  since: day.optional(),
+  until: day.optional(),
+})
+export const moduleDay = z.object({
+  ...names.shape,
+  day: z.string(),
+  files: z.array(
+    z.object({
+      file: z.string().describe('As in `/api/v1/files/…`.'),
+      bytes: count.describe('Of text.'),
+      compressed: z.enum(['zst', 'gz']).optional(),
+    }),
+  ),
+  lines: count,
+  bytes: count,
+  lost: count,
+  first: z.string(),
+  last: z.string(),
+})
+export type ModuleDay = z.infer<typeof moduleDay>
+export const daysAnswer = z.object({ days: z.array(moduleDay), partial: z.array(gap) })
+export type DaysAnswer = z.infer<typeof daysAnswer>
+
+/** `GET /api/v1/status`: the consumer itself, and those beside it. */
+export const consumerStatus = z.object({
+  name: z.string(),
+  root: z.string().describe("The root's UUID."),
+  version: z.string(),
+  ready: z.boolean(),
+  reason: z.string().optional().describe('Why it is not ready.'),
+  lag: count.describe('Records that Kafka has and no file yet.'),
+  timeZone: z.string().describe('Whose midnight ends a day file.'),
+  lineFormat: z.enum(['text', 'raw', 'jsonl']),
+  keepDays: count,
+  disk: z.object({ free: count, size: count }).describe("Bytes of the root's disk."),
+})
+export type ConsumerStatus = z.infer<typeof consumerStatus>
+export const statusAnswer = z.object({ consumers: z.array(consumerStatus), partial: z.array(gap) })
+export type StatusAnswer = z.infer<typeof statusAnswer>
+
+/** `/api/v1/session`: GET who one is, POST to log in with a token (sets a cookie), DELETE to log out. */
+export const sessionBody = z.strictObject({ token: z.string().min(1).max(1024) })
+export const sessionAnswer = z.object({
+  required: z.boolean().describe('Whether a token is needed here.'),
+  name: z.string().optional().describe('Whose token it is; missing where one is needed and none was given.'),
+  services: z.array(z.string()).describe('Globs of the services that may be read.'),
+})
+export type SessionAnswer = z.infer<typeof sessionAnswer>
