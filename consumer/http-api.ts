@@ -16,6 +16,7 @@ import {
 } from 'fastify-type-provider-zod'
 import type { Registry } from 'prom-client'
 import { unknownKey } from '../wire/settings.ts'
+import { ANYBODY, guard } from './access.ts'
 import { ConsumerError, type ErrorCode, STATUS } from './errors.ts'
 
 export type HttpSources = {
@@ -60,6 +61,7 @@ export async function httpApi({ trouble, metrics, routes }: HttpSources): Promis
   })
   await api.register(
     async (v1) => {
+      guard(v1, () => ANYBODY)
       v1.get('/openapi.json', { schema: { hide: true } }, async () => api.swagger())
       for (const route of routes) await v1.register(route)
     },

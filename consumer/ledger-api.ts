@@ -1,5 +1,6 @@
 /** The ledger as it is asked for: summed up by service, module, day or host, or run by run. Its shapes are what other programs read. */
 import { z } from 'zod'
+import type { Access } from './access.ts'
 import { day } from './api-schema.ts'
 import { type LedgerState, lostOf, type RunState, type SourceState, type Totals } from './ledger.ts'
 
@@ -67,19 +68,21 @@ export function countOf(parts: Iterable<{ written: number; doubled: number; lost
 
 const asPart = (source: SourceState) => ({ ...source, lost: lostOf(source) })
 
-/** Whether what is asked for holds of something that has these names. */
+/** Whether what is asked for holds of something that has these names, and may be told. */
 const matches =
-  ({ service, module, host }: LedgerQuery) =>
+  ({ service, module, host }: LedgerQuery, may: Access['may']) =>
   (names: Pick<Totals, 'service' | 'module' | 'host'>): boolean =>
+    may(names.service) &&
     (service === undefined || names.service === service) &&
     (module === undefined || names.module === module) &&
     (host === undefined || names.host === host)
 
-/** @param now ms since 1970 */
-export function answerLedger(state: LedgerState, query: LedgerQuery, now: number): LedgerAnswer {
-  const totals = [...state.totals.values()].filter(matches(query)).filter(({ day }) => day >= (query.since ?? ''))
+/** @param may which services the answer may tell of. @param now ms since 1970 */
+export function answerLedger(state: LedgerState, query: LedgerQuery, may: Access['may'], now: number): LedgerAnswer {
+  const wanted = matches(query, may)
+  const totals = [...state.totals.values()].filter(wanted).filter(({ day }) => day >= (query.since ?? ''))
   const total = countOf(totals)
-  if (query.by === 'run') return { total, rows: runRows(state, query, now) }
+  if (query.by === 'run') return { total, rows: runRows(state, wanted, query, now) }
   const keys = KEYS[query.by]
   const groups = Map.groupBy(totals, (of) => JSON.stringify(keys.map((key) => of[key])))
   const rows = [...groups.values()].map((group): LedgerRow => {
@@ -90,10 +93,10 @@ export function answerLedger(state: LedgerState, query: LedgerQuery, now: number
   return { total, rows: rows.sort((a, b) => (order(a) < order(b) ? -1 : 1)) }
 }
 
-function runRows({ runs }: LedgerState, query: LedgerQuery, now: number): RunRow[] {
+function runRows({ runs }: LedgerState, wanted: ReturnType<typeof matches>, query: LedgerQuery, now: number): RunRow[] {
   const since = query.since === undefined ? 0 : Date.parse(query.since)
   return [...runs]
-    .filter(([, run]) => matches(query)(run) && run.last >= since)
+    .filter(([, run]) => wanted(run) && run.last >= since)
     .sort(([, a], [, b]) => a.first - b.first)
     .map(([id, run]) => {
       const { service, module, host, container, first, last, ended } = run

@@ -1,19 +1,20 @@
 /** Routes of the ledger: what came of lines, and whether the files agree with it. */
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
+import type { Access } from './access.ts'
 import type { LedgerState } from './ledger.ts'
 import { answerLedger, ledgerQuery } from './ledger-api.ts'
 import { type Verification, type VerifyQuery, verifyQuery } from './verify.ts'
 
 export type LedgerSources = {
   ledger: LedgerState
-  verify(query: VerifyQuery): Promise<Verification>
+  verify(query: VerifyQuery, may: Access['may']): Promise<Verification>
 }
 
 export const ledgerRoutes =
   ({ ledger, verify }: LedgerSources): FastifyPluginAsyncZod =>
   async (api) => {
-    api.get('/ledger', { schema: { querystring: ledgerQuery } }, async ({ query }) =>
-      answerLedger(ledger, query, Date.now()),
+    api.get('/ledger', { schema: { querystring: ledgerQuery } }, async ({ query, access }) =>
+      answerLedger(ledger, query, access.may, Date.now()),
     )
-    api.get('/verify', { schema: { querystring: verifyQuery } }, async ({ query }) => verify(query))
+    api.get('/verify', { schema: { querystring: verifyQuery } }, async ({ query, access }) => verify(query, access.may))
   }

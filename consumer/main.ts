@@ -84,7 +84,9 @@ try {
   const api = await httpApi({
     trouble: () => subscriber.trouble,
     metrics: metrics.registry,
-    routes: [ledgerRoutes({ ledger: ledger.state, verify: (query) => verify(root.path, checkpoint.state, query) })],
+    routes: [
+      ledgerRoutes({ ledger: ledger.state, verify: (query, may) => verify(root.path, checkpoint.state, query, may) }),
+    ],
   })
 
   const stop = async (signal: string): Promise<void> => {

@@ -23,5 +23,18 @@ export function pathComponent(name: string): string {
   return `${encoded.slice(0, MAX_BYTES - HASH_CHARACTERS - 2)}%~${hash}`
 }
 
+/**
+ * The name that a component was made of. Of one that was cut the rest is not in there: it is given back as it is, so that a name
+ * of the same beginning is not taken for it.
+ */
+export function nameOf(component: string): string {
+  if (component === '%') return ''
+  try {
+    return decodeURIComponent(component)
+  } catch {
+    return component
+  }
+}
+
 const percentEncode = (character: string): string =>
   Array.from(Buffer.from(character), (byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`).join('')

@@ -12,11 +12,12 @@ import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
+import type { Access } from './access.ts'
 import { day } from './api-schema.ts'
 import type { State } from './checkpoint.ts'
 import { type Row, readIndex } from './index-log.ts'
 import { type Count, countOf } from './ledger-api.ts'
-import { pathComponent } from './names.ts'
+import { nameOf, pathComponent } from './names.ts'
 
 /** Files that are held open at most. */
 const OPEN_FILES = 64
@@ -58,20 +59,40 @@ export type Loss = {
 
 export type Verification = { files: number; bytes: number; total: Count; problems: Problem[]; losses: Loss[] }
 
-/** @param state what the checkpoint says, which does not change while this runs but by growing */
-export async function verify(root: string, state: State, query: VerifyQuery): Promise<Verification> {
+/**
+ * @param state what the checkpoint says, which does not change while this runs but by growing
+ * @param may which services are looked at
+ */
+export async function verify(
+  root: string,
+  state: State,
+  query: VerifyQuery,
+  may: Access['may'],
+): Promise<Verification> {
   const { since = '' } = query
   const named = (of: { service: string; module: string }): boolean =>
+    may(of.service) &&
     (query.service === undefined || of.service === query.service) &&
     (query.module === undefined || of.module === query.module)
   const totals = [...state.totals.values()].filter((of) => named(of) && of.day >= since)
   const found: Verification = { files: 0, bytes: 0, total: countOf(totals), problems: [], losses: losses(state, named) }
+  const readable = foldersOf([...state.totals.values(), ...state.runs.values()], may)
   // All of one moment, before anything is read: what is landed meanwhile belongs to another.
   const files = new Map(state.files)
   for (const [name, length] of [...state.index].sort()) {
-    if (name >= since) await verifyDay(root, name, length, query, files, found)
+    if (name >= since) await verifyDay(root, name, length, query, readable, files, found)
   }
   return found
+}
+
+/** @returns whether a service's folder may be looked into. A folder may be shorter than its service's name: the ledger knows the name. */
+function foldersOf(known: readonly { service: string }[], may: Access['may']): (folder: string) => boolean {
+  const folders = new Map(known.map(({ service }) => [pathComponent(service), may(service)]))
+  return (folder) => {
+    const is = folders.get(folder) ?? may(nameOf(folder))
+    folders.set(folder, is)
+    return is
+  }
 }
 
 /** What was read of a file so far. */
@@ -82,6 +103,7 @@ async function verifyDay(
   name: string,
   length: number,
   { service, module }: VerifyQuery,
+  readable: (folder: string) => boolean,
   lengths: State['files'],
   found: Verification,
 ): Promise<void> {
@@ -91,7 +113,8 @@ async function verifyDay(
   try {
     for (const block of readIndex(join(root, '.tallyman'), name, length)) {
       for (const row of block) {
-        const [folder, below] = row.file.split('/')
+        const [folder, below] = row.file.split('/') as [string, string]
+        if (!readable(folder)) continue
         if ((ofService ?? folder) !== folder || (ofModule ?? below) !== below) continue
         const read: Read = files.get(row.file) ?? { at: 0, unbroken: true, problem: undefined }
         files.set(row.file, read)

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { pathComponent } from '../../consumer/names.ts'
+import { nameOf, pathComponent } from '../../consumer/names.ts'
 
 describe('a name from the data as a folder', () => {
   it.each([
@@ -18,6 +18,7 @@ describe('a name from the data as a folder', () => {
     ['-rf', '-rf'],
   ])('%j is %s', (name, expected) => {
     expect(pathComponent(name)).toBe(expected)
+    expect(nameOf(expected)).toBe(name)
   })
 
   it('any name is one component that a file system takes, and no two are the same', () => {
@@ -36,6 +37,8 @@ describe('a name from the data as a folder', () => {
   })
 
   it('names of 300 characters that differ at their end stay apart', () => {
-    expect(pathComponent(`${'x'.repeat(299)}a`)).not.toBe(pathComponent(`${'x'.repeat(299)}b`))
+    const cut = pathComponent(`${'x'.repeat(299)}a`)
+    expect(nameOf(cut)).toBe(cut)
+    expect(cut).not.toBe(pathComponent(`${'x'.repeat(299)}b`))
   })
 })

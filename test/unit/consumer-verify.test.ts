@@ -3,6 +3,7 @@ import { appendFileSync, readFileSync, rmSync, truncateSync, writeFileSync } fro
 import { join } from 'node:path'
 import pino from 'pino'
 import { describe, expect, it } from 'vitest'
+import { ANYBODY, accessTo } from '../../consumer/access.ts'
 import { Checkpoint } from '../../consumer/checkpoint.ts'
 import { Days } from '../../consumer/days.ts'
 import { IndexLog, readIndex } from '../../consumer/index-log.ts'
@@ -25,7 +26,7 @@ const log = pino({ level: 'silent' })
 /** A root with what these chunks become; each has lines `from` to `to` of a run. */
 async function rootWith(
   path: string,
-  chunks: { run: number; from: number; to: number; days?: number; lost?: Meaning['lost'] }[],
+  chunks: { run: number; from: number; to: number; days?: number; lost?: Meaning['lost']; service?: string }[],
 ) {
   const { state } = openRoot(path)
   const checkpoint = new Checkpoint(join(state, 'checkpoint'))
@@ -36,11 +37,11 @@ async function rootWith(
   const writer = new Writer({ root: path, files: checkpoint.state.files, openFiles: 4, log, register })
   const layout = new Layout('text', new Days('UTC'), 7)
   const landing = new Landing({ topic: 't', state, ledger, layout, writer, index, log })
-  for (const [offset, { run, from, to, days = 0, lost }] of chunks.entries()) {
+  for (const [offset, { run, from, to, days = 0, lost, service = 'shop' }] of chunks.entries()) {
     const time = NOON - days * 86_400_000
     const meaning: Meaning = {
       run: run.toString(16).padStart(32, '0'),
-      ...{ service: 'shop', module: 'web', host: 'h1', attrs: {} },
+      ...{ service, module: 'web', host: 'h1', attrs: {} },
       container: { id: 'c', name: `web-${run}`, image: 'i' },
       first: [from, 1],
       lines: Array.from({ length: to - from + 1 }, (_, i) => ({
@@ -70,7 +71,7 @@ const hex = (run: number) => run.toString(16).padStart(32, '0')
 describe('verification', () => {
   it('of files as they were written finds nothing', async () => {
     using root = temporaryFolder()
-    const found = await verify(root.path, await rootWith(root.path, CHUNKS), {})
+    const found = await verify(root.path, await rootWith(root.path, CHUNKS), {}, ANYBODY.may)
     expect(found).toMatchObject({
       files: 1,
       problems: [],
@@ -117,7 +118,7 @@ describe('verification', () => {
     using root = temporaryFolder()
     const state = await rootWith(root.path, CHUNKS)
     damage(join(root.path, FILE))
-    const { problems, total } = await verify(root.path, state, {})
+    const { problems, total } = await verify(root.path, state, {}, ANYBODY.may)
     expect(problems).toEqual([expect.objectContaining({ file: FILE, ...problem })])
     expect(total.lost).toBe(0)
   })
@@ -126,13 +127,13 @@ describe('verification', () => {
     using root = temporaryFolder()
     const state = await rootWith(root.path, CHUNKS)
     appendFileSync(join(root.path, FILE), 'a line that is being written\n')
-    expect((await verify(root.path, state, {})).problems).toEqual([])
+    expect((await verify(root.path, state, {}, ANYBODY.may)).problems).toEqual([])
   })
 
   it('goes by one moment, whatever lands while it reads', async () => {
     using root = temporaryFolder()
     const state = await rootWith(root.path, [{ run: 2, from: 1, to: 10, days: 1 }, ...CHUNKS])
-    const found = verify(root.path, state, {})
+    const found = verify(root.path, state, {}, ANYBODY.may)
     const { length, partition } = state.files.get(FILE)!
     state.files.set(FILE, { partition, length: length + 1_000 })
     expect((await found).problems).toEqual([])
@@ -147,7 +148,7 @@ describe('verification', () => {
     expect(first).toHaveLength(1)
     bytes[bytes.length - 1]! ^= 1
     writeFileSync(path, bytes)
-    const { problems } = await verify(root.path, state, {})
+    const { problems } = await verify(root.path, state, {}, ANYBODY.may)
     expect(problems.map(({ what }) => what)).toEqual(['index', 'uncounted'])
   })
 
@@ -170,7 +171,7 @@ describe('verification', () => {
     )
     const [[, length] = []] = index.sync()
     expect(length).toBeGreaterThan(state.index.get(DAY)!)
-    const { problems } = await verify(root.path, { ...state, index: new Map([[DAY, length!]]) }, {})
+    const { problems } = await verify(root.path, { ...state, index: new Map([[DAY, length!]]) }, {}, ANYBODY.may)
     expect(problems.map(({ what }) => what)).toEqual(['index'])
   })
 
@@ -181,7 +182,7 @@ describe('verification', () => {
       { run: 1, from: 11, to: 15 },
       { run: 1, from: 21, to: 30, lost },
     ])
-    const { total, losses } = await verify(root.path, state, { service: 'shop' })
+    const { total, losses } = await verify(root.path, state, { service: 'shop' }, ANYBODY.may)
     expect(total).toMatchObject({
       lines: 30,
       written: 15,
@@ -194,7 +195,28 @@ describe('verification', () => {
       { ...names, from: 1, to: 10, reason: 'gap' },
       { ...names, from: 16, to: 20, reason: 'journal-full' },
     ])
-    expect(await verify(root.path, state, { service: 'other' })).toMatchObject({ files: 0, total: { lines: 0 } })
+    expect(await verify(root.path, state, { service: 'other' }, ANYBODY.may)).toMatchObject({
+      files: 0,
+      total: { lines: 0 },
+    })
+  })
+
+  it('looks at nothing that the caller may not read, also where its folder is shorter than its name', async () => {
+    using root = temporaryFolder()
+    const long = `bank ${'of '.repeat(100)}`
+    const state = await rootWith(root.path, [...CHUNKS, { run: 3, from: 5, to: 9, service: long }])
+    rmSync(join(root.path, FILE))
+    const found = await verify(root.path, state, {}, accessTo('teller', ['bank *']).may)
+    expect(found).toMatchObject({ files: 1, problems: [], total: { lines: 9 }, losses: [{ service: long }] })
+    expect(await verify(root.path, state, {}, accessTo('nobody', []).may)).toMatchObject({
+      ...{ files: 0, bytes: 0, problems: [], losses: [] },
+      total: { lines: 0, lost: 0 },
+    })
+    expect(answerLedger(state, { by: 'service' }, accessTo('clerk', ['shop']).may, NOON)).toMatchObject({
+      total: { lines: 30 },
+      rows: [{ service: 'shop' }],
+    })
+    expect(answerLedger(state, { by: 'run' }, accessTo('clerk', ['shop']).may, NOON).rows).toHaveLength(2)
   })
 })
 
@@ -204,19 +226,19 @@ describe('the ledger, asked', () => {
     const state = await rootWith(root.path, [...CHUNKS, { run: 1, from: 15, to: 22 }])
     const now = NOON + 1000
     for (const by of ['service', 'module', 'day', 'host'] as const) {
-      const { rows, total } = answerLedger(state, { by }, now)
+      const { rows, total } = answerLedger(state, { by }, ANYBODY.may, now)
       expect(rows).toHaveLength(1)
       expect(rows[0]).toMatchObject({ service: 'shop', lines: 32, written: 32, lost: 0, doubled: 6 })
       expect(total).toMatchObject({ lines: 32, doubled: 6 })
     }
-    expect(answerLedger(state, { by: 'module', since: '2026-11-24' }, now).rows).toEqual([])
+    expect(answerLedger(state, { by: 'module', since: '2026-11-24' }, ANYBODY.may, now).rows).toEqual([])
   })
 
   it('by run, says whether its end was seen, and tells one that is silent for a day apart', async () => {
     using root = temporaryFolder()
     const state = await rootWith(root.path, CHUNKS)
     const states = (now: number) =>
-      answerLedger(state, { by: 'run' }, now).rows.map((row) => 'state' in row && row.state)
+      answerLedger(state, { by: 'run' }, ANYBODY.may, now).rows.map((row) => 'state' in row && row.state)
     expect(states(NOON)).toEqual(['open', 'open'])
     expect(states(NOON + 25 * 3_600_000)).toEqual(['unfinished', 'unfinished'])
   })
