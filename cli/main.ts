@@ -5,7 +5,7 @@
  */
 import Table from 'cli-table3'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import type { Count, LedgerAnswer, LedgerRow } from '../consumer/ledger-api.ts'
+import type { LedgerAnswer, LedgerRow, LineCount } from '../consumer/api-schema.ts'
 import type { Verification } from '../consumer/verify.ts'
 
 const EXIT_BAD = 1
@@ -64,7 +64,7 @@ const reasons = (lostBy: Record<string, number>): string =>
     .map(([reason, lines]) => `${reason} ${number(lines)}`)
     .join(', ')
 
-const cells = ({ lines, written, lost, doubled, ratio }: Count): string[] => [
+const cells = ({ lines, written, lost, doubled, ratio }: LineCount): string[] => [
   ...[lines, written, lost, doubled].map(number),
   ratio.toExponential(1),
 ]

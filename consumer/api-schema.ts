@@ -288,6 +288,56 @@ export type ConsumerStatus = z.infer<typeof consumerStatus>
 export const statusAnswer = z.object({ consumers: z.array(consumerStatus), partial: z.array(gap) })
 export type StatusAnswer = z.infer<typeof statusAnswer>
 
+/** `GET /api/v1/ledger`: what came of every line, summed up by service, module, day or host, or run by run. */
+export const ledgerQuery = z.strictObject({
+  by: z
+    .enum(['service', 'module', 'day', 'host', 'run'], { error: 'must be service, module, day, host or run' })
+    .default('module'),
+  service: z.string().optional(),
+  module: z.string().optional(),
+  host: z.string().optional(),
+  since: day.optional(),
+})
+export type LedgerQuery = z.infer<typeof ledgerQuery>
+export const lineCount = z
+  .object({
+    lines: count,
+    written: count,
+    lost: count,
+    lostBy: z.record(z.string(), count).describe('Lost lines by reason.'),
+    doubled: count.describe('Lines that came twice and were written once.'),
+    ratio: z.number().min(0).describe('`lost` by `lines`.'),
+  })
+  .describe('What came of lines: `lines` = `written` + `lost`.')
+export type LineCount = z.infer<typeof lineCount>
+export const ledgerRow = z.object({
+  ...names.partial().shape,
+  day: z.string().optional(),
+  host: z.string().optional(),
+  ...lineCount.shape,
+  last: z.string(),
+})
+export type LedgerRow = z.infer<typeof ledgerRow>
+const ledgerSource = z.object({
+  ...lineCount.shape,
+  holes: z.array(z.object({ from: count, to: count, reason: z.string() })),
+})
+export const runRow = z.object({
+  run: z.string(),
+  ...names.shape,
+  host: z.string(),
+  container: z.string(),
+  first: z.string(),
+  last: z.string(),
+  state: z
+    .enum(['open', 'ended', 'unfinished'])
+    .describe('`ended`: its end was seen. `unfinished`: it was not, and nothing came for a day.'),
+  sources: z.object({ stdout: ledgerSource, stderr: ledgerSource }),
+})
+export type RunRow = z.infer<typeof runRow>
+export const ledgerAnswer = z.object({ total: lineCount, rows: z.union([z.array(ledgerRow), z.array(runRow)]) })
+export type LedgerAnswer = z.infer<typeof ledgerAnswer>
+
 /** `/api/v1/session`: GET who one is, POST to log in with a token (sets a cookie), DELETE to log out. */
 export const sessionBody = z.strictObject({ token: z.string().min(1).max(1024) })
 export const sessionAnswer = z.object({

@@ -1,45 +1,10 @@
-/** The ledger as it is asked for: summed up by service, module, day or host, or run by run. Its shapes are what other programs read. */
-import { z } from 'zod'
+/** The ledger as it is asked for: summed up by service, module, day or host, or run by run. */
 import type { Access } from './access.ts'
-import { day } from './api-schema.ts'
-import { type LedgerState, lostOf, type RunState, type SourceState, type Totals } from './ledger.ts'
+import type { LedgerAnswer, LedgerQuery, LedgerRow, LineCount, RunRow } from './api-schema.ts'
+import { type LedgerState, lostOf, type SourceState, type Totals } from './ledger.ts'
 
 /** A run that has not ended and says nothing for this long is taken for one whose host died. */
 const UNFINISHED_MS = 24 * 3_600_000
-
-export const ledgerQuery = z.strictObject({
-  by: z
-    .enum(['service', 'module', 'day', 'host', 'run'], { error: 'must be service, module, day, host or run' })
-    .default('module'),
-  service: z.string().optional(),
-  module: z.string().optional(),
-  host: z.string().optional(),
-  since: day.optional(),
-})
-export type LedgerQuery = z.infer<typeof ledgerQuery>
-
-/** What came of lines. `lines` = `written` + all of `lost`; `ratio` is lost by lines. */
-export type Count = {
-  lines: number
-  written: number
-  lost: number
-  lostBy: Record<string, number>
-  doubled: number
-  ratio: number
-}
-
-export type LedgerRow = Partial<Record<'service' | 'module' | 'day' | 'host', string>> & Count & { last: string }
-
-export type RunRow = Pick<RunState, 'service' | 'module' | 'host' | 'container'> & {
-  run: string
-  first: string
-  last: string
-  /** `ended`: its end was seen. `unfinished`: it was not, and nothing came for a day. */
-  state: 'open' | 'ended' | 'unfinished'
-  sources: Record<'stdout' | 'stderr', Count & { holes: { from: number; to: number; reason: string }[] }>
-}
-
-export type LedgerAnswer = { total: Count; rows: LedgerRow[] | RunRow[] }
 
 const KEYS = {
   service: ['service'],
@@ -50,8 +15,10 @@ const KEYS = {
 
 const iso = (ms: number): string => new Date(ms).toISOString()
 
-export function countOf(parts: Iterable<{ written: number; doubled: number; lost: Record<string, number> }>): Count {
-  const count: Count = { lines: 0, written: 0, lost: 0, lostBy: {}, doubled: 0, ratio: 0 }
+export function countOf(
+  parts: Iterable<{ written: number; doubled: number; lost: Record<string, number> }>,
+): LineCount {
+  const count: LineCount = { lines: 0, written: 0, lost: 0, lostBy: {}, doubled: 0, ratio: 0 }
   for (const { written, doubled, lost } of parts) {
     count.written += written
     count.doubled += doubled

@@ -1,8 +1,9 @@
 /** Routes of the ledger: what came of lines, and whether the files agree with it. */
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import type { Access } from './access.ts'
+import { ledgerAnswer, ledgerQuery } from './api-schema.ts'
 import type { LedgerState } from './ledger.ts'
-import { answerLedger, ledgerQuery } from './ledger-api.ts'
+import { answerLedger } from './ledger-api.ts'
 import { type Verification, type VerifyQuery, verifyQuery } from './verify.ts'
 
 export type LedgerSources = {
@@ -13,8 +14,10 @@ export type LedgerSources = {
 export const ledgerRoutes =
   ({ ledger, verify }: LedgerSources): FastifyPluginAsyncZod =>
   async (api) => {
-    api.get('/ledger', { schema: { querystring: ledgerQuery } }, async ({ query, access }) =>
-      answerLedger(ledger, query, access.may, Date.now()),
+    api.get(
+      '/ledger',
+      { schema: { querystring: ledgerQuery, response: { 200: ledgerAnswer } } },
+      async ({ query, access }) => answerLedger(ledger, query, access.may, Date.now()),
     )
     api.get('/verify', { schema: { querystring: verifyQuery } }, async ({ query, access }) => verify(query, access.may))
   }

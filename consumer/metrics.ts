@@ -1,7 +1,7 @@
 /** What the operator sees of the consumer: Prometheus metrics, made up when somebody looks, but for the latency. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { LineCount } from './api-schema.ts'
 import type { Counts } from './landing.ts'
-import type { Count } from './ledger-api.ts'
 
 /** Resolution of the event loop's delay, ms: a finer one wakes an idle consumer more often than all else. */
 const LOOP_DELAY_MS = 100
@@ -29,7 +29,7 @@ export class Metrics {
   constructor(
     counts: () => Counts,
     lag: () => Iterable<[partition: number, records: number]>,
-    ledger: () => Pick<Count, 'lostBy' | 'ratio'>,
+    ledger: () => Pick<LineCount, 'lostBy' | 'ratio'>,
   ) {
     const registers = [this.registry]
     collectDefaultMetrics({ register: this.registry, eventLoopMonitoringPrecision: LOOP_DELAY_MS })

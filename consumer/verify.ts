@@ -13,10 +13,10 @@ import { crc32 } from 'node:zlib'
 import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
 import type { Access } from './access.ts'
-import { day } from './api-schema.ts'
+import { day, type LineCount } from './api-schema.ts'
 import type { State } from './checkpoint.ts'
 import { type Row, readIndex } from './index-log.ts'
-import { type Count, countOf } from './ledger-api.ts'
+import { countOf } from './ledger-api.ts'
 import { nameOf, pathComponent } from './names.ts'
 
 /** Files that are held open at most. */
@@ -57,7 +57,7 @@ export type Loss = {
   reason: string
 }
 
-export type Verification = { files: number; bytes: number; total: Count; problems: Problem[]; losses: Loss[] }
+export type Verification = { files: number; bytes: number; total: LineCount; problems: Problem[]; losses: Loss[] }
 
 /**
  * @param state what the checkpoint says, which does not change while this runs but by growing

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import type { LedgerAnswer, RunRow } from '../../consumer/ledger-api.ts'
+import type { LedgerAnswer, RunRow } from '../../consumer/api-schema.ts'
 import { ChunkEncoder } from '../../wire/chunk.ts'
 import { chunkOf } from '../support/chunk.ts'
 import type { Container } from '../support/container.ts'
