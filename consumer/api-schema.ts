@@ -232,7 +232,7 @@ export const moduleOverview = z.object({
   files: count,
   lines: count,
   bytes: count,
-  lost: count,
+  lost: z.int(),
   /** Time of its first and its last line. */
   first: z.string(),
   last: z.string(),
@@ -263,7 +263,7 @@ export const moduleDay = z.object({
   ),
   lines: count,
   bytes: count,
-  lost: count,
+  lost: z.int(),
   first: z.string(),
   last: z.string(),
 })
@@ -303,10 +303,12 @@ export const lineCount = z
   .object({
     lines: count,
     written: count,
-    lost: count,
-    lostBy: z.record(z.string(), count).describe('Lost lines by reason.'),
+    lost: z
+      .int()
+      .describe('Below 0 where lines came late here that another consumer counts as lost: the sum over all is whole.'),
+    lostBy: z.record(z.string(), z.int()).describe('Lost lines by reason.'),
     doubled: count.describe('Lines that came twice and were written once.'),
-    ratio: z.number().min(0).describe('`lost` by `lines`.'),
+    ratio: z.number().describe('`lost` by `lines`.'),
   })
   .describe('What came of lines: `lines` = `written` + `lost`.')
 export type LineCount = z.infer<typeof lineCount>

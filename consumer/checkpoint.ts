@@ -17,10 +17,17 @@ import { decode, encode } from '@msgpack/msgpack'
 import { z } from 'zod'
 import { replaceFile } from '../wire/durable.ts'
 import { ConsumerError } from './errors.ts'
-import type { LedgerChanges, LedgerState } from './ledger.ts'
+import { type LedgerChanges, type LedgerState, NO_PARTITION } from './ledger.ts'
 
 /** How far a partition is written: the offset of its next record, and the tenure in which it was claimed. */
-export type PartitionState = { next: number; tenure: number }
+export type PartitionState = {
+  next: number
+  tenure: number
+  /** Checksum of the record before `next`: a topic that was deleted and made anew has another one there. */
+  hash?: number
+  /** Records that expired before they were read: how many offsets. What is missing of its runs since then is missing for that reason. */
+  expired?: number
+}
 
 /** A file of the root, by its path below it: which partition writes it, and how many bytes are written. */
 export type FileState = { partition: number; length: number }
@@ -47,10 +54,25 @@ const HEADER_BYTES = 8
 const MIN_DELTA_BYTES = 4 * 1024 * 1024
 
 const offset = z.int().min(0)
-const byReason = z.record(z.string(), offset)
+/** Below zero where lines came late that another root has counted as lost: only over all roots the sum is whole. */
+const byReason = z.record(z.string(), z.int())
 const hole = z.object({ from: offset, to: offset, reason: z.string(), day: z.string() })
-const source = z.object({ high: offset, written: offset, doubled: offset, holes: z.array(hole), closed: byReason })
+const source = z.object({
+  high: offset,
+  written: offset,
+  doubled: offset,
+  holes: z.array(hole),
+  closed: byReason,
+  expired: z.literal(true).exactOptional(),
+})
+const partitionState = z.object({
+  next: offset,
+  tenure: offset,
+  hash: offset.exactOptional(),
+  expired: offset.exactOptional(),
+})
 const run = z.object({
+  partition: z.int().default(NO_PARTITION),
   service: z.string(),
   module: z.string(),
   host: z.string(),
@@ -71,7 +93,7 @@ const totals = z.object({
   last: offset,
 })
 const payload = z.object({
-  partitions: z.array(z.tuple([offset, z.object({ next: offset, tenure: offset })])),
+  partitions: z.array(z.tuple([offset, partitionState])),
   files: z.array(z.tuple([z.string(), z.union([z.null(), z.object({ partition: offset, length: offset })])])),
   runs: z.array(z.tuple([z.string(), z.union([z.null(), run])])),
   totals: z.array(z.tuple([z.string(), totals])),

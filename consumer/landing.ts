@@ -67,7 +67,7 @@ export class Landing {
     const appended = Number(message.timestamp)
     // Of a chunk without lines nothing is known but when it came.
     const time = chunk.lines > 0 ? Number(chunk.t0 / 1_000_000n) : appended
-    const wanted = this.#ledger.enter(chunk, this.#layout.dayOf(time, appended))
+    const wanted = this.#ledger.enter(chunk, this.#layout.dayOf(time, appended), partition)
     const { extents, misdated } = this.#layout.lay(chunk, wanted, appended)
     this.#ledger.wrote(chunk, extents)
     let lines = 0

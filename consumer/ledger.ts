@@ -8,7 +8,8 @@
  *   else           a copy of what is written: dropped, and counted as doubled
  *
  * Invariants
- * - It is a pure function of a partition's records, in their order.
+ * - It is a pure function of a partition's records, in their order: another root that reads the same records comes to the same runs.
+ *   Totals are a root's own, and add up over the roots: what one counted as lost another may take back, so they can fall below zero.
  * - Of every source: written + lost = h. Lost are the numbers in holes, and those in holes that are closed for good.
  * - At most MAX_HOLES holes a source: older ones are closed for good, and what comes for them later is dropped.
  * - A run that has ended is remembered until MAX_ENDED others have ended after it, because its last records may
@@ -19,16 +20,22 @@ import { type Chunk, type LostRange, type Source, STDERR, STDOUT } from '../wire
 /** Numbers that are missing: why, and of which day's total they were taken. */
 export type Hole = { from: number; to: number; reason: string; day: string }
 
-/** What is known of one source of a run. `closed`: lost for good, by reason. */
+/**
+ * What is known of one source of a run. `closed`: lost for good, by reason. `expired`: Kafka has dropped records of its partition,
+ * and none of its lines came since.
+ */
 export type SourceState = {
   high: number
   written: number
   doubled: number
   holes: Hole[]
   closed: Record<string, number>
+  expired?: true
 }
 
 export type RunState = {
+  /** Where its records are. */
+  partition: number
   service: string
   module: string
   host: string
@@ -55,6 +62,11 @@ export type Totals = {
 
 /** Why a number is missing of which no driver said that it gave it up. */
 export const GAP = 'gap'
+/** Why they are missing where Kafka dropped records before they were read. */
+export const EXPIRED = 'expired'
+
+/** Of a run that was remembered before partitions were. */
+export const NO_PARTITION = -1
 
 const MAX_HOLES = 256
 const MAX_ENDED = 10_000
@@ -70,23 +82,30 @@ export type LedgerChanges = {
 export class Ledger {
   readonly state: LedgerState
   #ended = new Set<string>()
+  #expired = new Set<number>()
   #changedRuns = new Set<string>()
   #changedTotals = new Set<string>()
 
-  /** @param state as a checkpoint kept it: runs by their id in hex, totals by their key */
-  constructor(state: LedgerState = { runs: new Map(), totals: new Map() }) {
+  /**
+   * @param state as a checkpoint kept it: runs by their id in hex, totals by their key
+   * @param expired partitions of which Kafka has dropped records before they were read
+   */
+  constructor(state: LedgerState = { runs: new Map(), totals: new Map() }, expired: Iterable<number> = []) {
     this.state = state
+    this.#expired = new Set(expired)
     for (const [run, { ended }] of state.runs) if (ended) this.#ended.add(run)
   }
 
   /**
    * Enters a chunk.
    * @param day which day's total its losses and copies go to: that of its first line
+   * @param partition where its record is
    * @returns which lines are to be written: all (`undefined`), or those whose byte is 1
    */
-  enter(chunk: Chunk, day: string): Uint8Array | undefined {
+  enter(chunk: Chunk, day: string, partition: number): Uint8Array | undefined {
     const id = Buffer.from(chunk.run).toString('hex')
-    const run = this.state.runs.get(id) ?? this.#begin(id, chunk)
+    const run = this.state.runs.get(id) ?? this.#begin(id, chunk, partition)
+    run.partition = partition
     this.#changedRuns.add(id)
     const time = Number(chunk.t0 / 1_000_000n)
     if (chunk.lines > 0) {
@@ -133,10 +152,39 @@ export class Ledger {
     return totals
   }
 
-  #begin(id: string, { service, module, host, container }: Chunk): RunState {
-    const source = (): SourceState => ({ high: 0, written: 0, doubled: 0, holes: [], closed: {} })
+  /** Kafka has dropped records of the partition before they were read: what is missing of its runs from here on is missing for that. */
+  expire(partition: number): void {
+    this.#expired.add(partition)
+    for (const [id, run] of this.state.runs) {
+      if (run.partition !== partition || run.ended) continue
+      for (const source of run.sources) source.expired = true
+      this.#changedRuns.add(id)
+    }
+  }
+
+  /** Puts `runs` in the place of all that is known of a partition's: what another root came to that read it meanwhile. */
+  adopt(partition: number, runs: ReadonlyMap<string, RunState>): void {
+    for (const [id, run] of this.state.runs) {
+      if (run.partition !== partition || runs.has(id)) continue
+      this.state.runs.delete(id)
+      this.#ended.delete(id)
+      this.#changedRuns.add(id)
+    }
+    for (const [id, run] of runs) {
+      this.state.runs.set(id, run)
+      this.#changedRuns.add(id)
+      if (run.ended) this.#end(id, run)
+      else this.#ended.delete(id)
+    }
+  }
+
+  #begin(id: string, { service, module, host, container }: Chunk, partition: number): RunState {
+    const source = (): SourceState => ({
+      ...{ high: 0, written: 0, doubled: 0, holes: [], closed: {} },
+      ...(this.#expired.has(partition) && { expired: true }),
+    })
     const run: RunState = {
-      ...{ service, module, host, container: container.name },
+      ...{ partition, service, module, host, container: container.name },
       sources: [source(), source()],
       first: 0,
       last: 0,
@@ -181,8 +229,8 @@ class Entry {
       if (hole.to < from || hole.from > to || hole.reason === reason) return [hole]
       const [begin, end] = [Math.max(hole.from, from), Math.min(hole.to, to)]
       const { lost } = this.#totalsOf(hole.day)
-      lost[hole.reason] = lost[hole.reason]! - (end - begin + 1)
-      lost[reason] = (lost[reason] ?? 0) + (end - begin + 1)
+      add(lost, hole.reason, begin - end - 1)
+      add(lost, reason, end - begin + 1)
       return [
         { ...hole, to: begin - 1 },
         { ...hole, from: begin, to: end, reason },
@@ -195,11 +243,12 @@ class Entry {
   }
 
   /** Numbers up to `high` were given, and their lines are not here. */
-  missing(source: Source, high: number, reason: string): void {
+  missing(source: Source, high: number, said: string): void {
     const state = this.#run.sources[source]
     if (high <= state.high) return
+    const reason = said === GAP && state.expired ? EXPIRED : said
     state.holes.push({ from: state.high + 1, to: high, reason, day: this.#day })
-    this.#totals.lost[reason] = (this.#totals.lost[reason] ?? 0) + high - state.high
+    add(this.#totals.lost, reason, high - state.high)
     state.high = high
     this.#trim(state)
   }
@@ -216,6 +265,7 @@ class Entry {
         this.missing(source, chunk.first[source] - 1, GAP)
         sources[source].high += counts[source]
         sources[source].written += counts[source]
+        if (sources[source].expired) delete sources[source].expired
       }
       return undefined
     }
@@ -240,6 +290,7 @@ class Entry {
     if (n > state.high) {
       this.missing(source, n - 1, GAP)
       state.high = n
+      if (state.expired) delete state.expired
       return true
     }
     const index = state.holes.findIndex(({ from, to }) => n >= from && n <= to)
@@ -251,7 +302,7 @@ class Entry {
     ].filter(({ from, to }) => from <= to)
     state.holes.splice(index, 1, ...rest)
     const { lost } = this.#totalsOf(hole.day)
-    lost[hole.reason] = lost[hole.reason]! - 1
+    add(lost, hole.reason, -1)
     this.#trim(state)
     return true
   }
@@ -262,6 +313,10 @@ class Entry {
       state.closed[reason] = (state.closed[reason] ?? 0) + to - from + 1
     }
   }
+}
+
+function add(lost: Record<string, number>, reason: string, lines: number): void {
+  lost[reason] = (lost[reason] ?? 0) + lines
 }
 
 /** The source of a chunk's line. */

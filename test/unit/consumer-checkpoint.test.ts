@@ -7,7 +7,16 @@ import { temporaryFolder } from '../support/folder.ts'
 const run = (high: number): Delta['runs'][0] => [
   'ab'.repeat(16),
   {
-    ...{ service: 'shop', module: 'web', host: 'h1', container: 'web-1', first: 1000, last: 2000, ended: false },
+    ...{
+      partition: 3,
+      service: 'shop',
+      module: 'web',
+      host: 'h1',
+      container: 'web-1',
+      first: 1000,
+      last: 2000,
+      ended: false,
+    },
     sources: [
       {
         high,

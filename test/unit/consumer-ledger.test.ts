@@ -40,7 +40,7 @@ function cut({ first, sources, lost, end, run = RUN, module = 'm' }: Cut): Chunk
 
 /** Numbers that the ledger lets through, as `source:number`. */
 function written(ledger: Ledger, chunk: Chunk): string[] {
-  const wanted = ledger.enter(chunk, DAY)
+  const wanted = ledger.enter(chunk, DAY, 0)
   const next = [...chunk.first]
   return Array.from({ length: chunk.lines }, (_, i) => {
     const source = (chunk.src[i >> 3]! >> (i & 7)) & 1
@@ -98,10 +98,10 @@ describe('ledger', () => {
 
   it('what is lost is counted by reason, and the driver’s own word counts more than a gap', () => {
     const ledger = new Ledger()
-    ledger.enter(cut(lines(11, 2)), DAY)
+    ledger.enter(cut(lines(11, 2)), DAY, 0)
     expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 10 })
     const told = { source: 'stdout' as const, from: 3, count: 4, reason: 'disk' }
-    ledger.enter(cut({ ...lines(13, 1), lost: [told] }), DAY)
+    ledger.enter(cut({ ...lines(13, 1), lost: [told] }), DAY, 0)
     expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 6, disk: 4 })
     expect(written(ledger, cut(lines(1, 4)))).toHaveLength(4)
     expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 4, disk: 2 })
@@ -109,16 +109,45 @@ describe('ledger', () => {
     expect(totals).toMatchObject({ service: 's', module: 'm', host: 'h', day: DAY, lost: { gap: 4, disk: 2 } })
   })
 
+  it('what is missing since records expired is missing for that reason, once for each source, and nothing after that', () => {
+    const ledger = new Ledger()
+    ledger.enter(cut({ first: [1, 1], sources: [0, 1] }), DAY, 0)
+    ledger.enter(cut({ ...lines(1, 1), run: 'ab'.repeat(16) }), DAY, 1)
+    ledger.expire(0)
+    ledger.enter(cut(lines(5, 1)), DAY, 0)
+    ledger.enter(cut(lines(9, 1)), DAY, 0)
+    ledger.enter(cut({ first: [10, 4], sources: [1] }), DAY, 0)
+    ledger.enter(cut({ ...lines(4, 1), run: 'cd'.repeat(16) }), DAY, 0)
+    ledger.enter(cut({ ...lines(3, 1), run: 'ab'.repeat(16) }), DAY, 1)
+    const lost = (run: string) => ledger.state.runs.get(run)!.sources.map(lostOf)
+    expect(lost(RUN)).toEqual([{ expired: 3, gap: 3 }, { expired: 2 }])
+    expect(lost('cd'.repeat(16))).toEqual([{ expired: 3 }, {}])
+    expect(lost('ab'.repeat(16))).toEqual([{ gap: 1 }, {}])
+  })
+
+  it('a partition that another root has read meanwhile goes on where that one came to, and sums over both are whole', () => {
+    const [one, other] = [new Ledger(), new Ledger()]
+    for (const ledger of [one, other]) ledger.enter(cut({ ...lines(1, 1), run: 'ab'.repeat(16) }), DAY, 1)
+    one.enter(cut({ ...lines(1, 1), run: 'cd'.repeat(16) }), DAY, 0)
+    one.enter(cut(lines(4, 1)), DAY, 0)
+    other.adopt(0, new Map([[RUN, structuredClone(one.state.runs.get(RUN)!)]]))
+    expect(written(other, cut(lines(1, 4)))).toEqual(['0:1', '0:2', '0:3'])
+    const sums = [one, other].flatMap(({ state }) => [...state.totals.values()].map(({ lost }) => sum(lost)))
+    expect(sums).toEqual([3, -3])
+    one.adopt(0, other.state.runs)
+    expect([...one.state.runs.keys()].sort()).toEqual([RUN, 'ab'.repeat(16)])
+  })
+
   it('a run that changes its names, as nobody should, has its losses where they were counted first', () => {
     const ledger = new Ledger()
-    ledger.enter(cut({ ...lines(2, 1), module: 'one' }), DAY)
-    ledger.enter(cut({ ...lines(1, 1), module: 'other' }), DAY)
+    ledger.enter(cut({ ...lines(2, 1), module: 'one' }), DAY, 0)
+    ledger.enter(cut({ ...lines(1, 1), module: 'other' }), DAY, 0)
     expect([...ledger.state.totals.values()].map(({ module, lost }) => [module, lost])).toEqual([['one', { gap: 0 }]])
   })
 
   it('holes that are closed for good stay lost', () => {
     const ledger = new Ledger()
-    for (let i = 0; i < 300; i++) ledger.enter(cut(lines(2 * i + 2, 1)), DAY)
+    for (let i = 0; i < 300; i++) ledger.enter(cut(lines(2 * i + 2, 1)), DAY, 0)
     expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 300 })
     expect(written(ledger, cut(lines(1, 1)))).toEqual([])
     expect(written(ledger, cut(lines(599, 1)))).toEqual(['0:599'])
@@ -142,7 +171,7 @@ describe('ledger', () => {
 
   it('lines that the end counts and that never came are a hole, to be filled late', () => {
     const ledger = new Ledger()
-    ledger.enter(cut({ first: [1, 1], sources: [0, 0], end: [4, 1] }), DAY)
+    ledger.enter(cut({ first: [1, 1], sources: [0, 0], end: [4, 1] }), DAY, 0)
     const { sources, ended } = ledger.state.runs.get(RUN)!
     expect(ended).toBe(true)
     expect(sources.map(({ high, written }) => [high, written])).toEqual([
@@ -155,16 +184,16 @@ describe('ledger', () => {
 
   it('a checkpoint that was taken is not changed by what is entered later', () => {
     const ledger = new Ledger()
-    ledger.enter(cut(lines(3, 1)), DAY)
+    ledger.enter(cut(lines(3, 1)), DAY, 0)
     const [[, state] = []] = ledger.takeChanges().runs
-    ledger.enter(cut(lines(1, 9)), DAY)
+    ledger.enter(cut(lines(1, 9)), DAY, 0)
     expect(state?.sources[0]).toMatchObject({ high: 3, written: 1, holes: [{ from: 1, to: 2 }] })
   })
 
   it('runs that ended are forgotten once ten thousand others have ended, and none before', () => {
     const ledger = new Ledger()
     const run = (i: number) => i.toString(16).padStart(32, '0')
-    for (let i = 0; i <= 10_000; i++) ledger.enter(cut({ ...lines(1, 1), end: [1, 0], run: run(i) }), DAY)
+    for (let i = 0; i <= 10_000; i++) ledger.enter(cut({ ...lines(1, 1), end: [1, 0], run: run(i) }), DAY, 0)
     const forgotten = ledger.takeChanges().runs.filter(([, state]) => state === undefined)
     expect(forgotten).toEqual([[run(0), undefined]])
     expect(written(ledger, cut({ ...lines(1, 1), run: run(1) }))).toEqual([])
