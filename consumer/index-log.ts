@@ -3,6 +3,7 @@
  * verify` holds the files against it.
  *
  *   <root>/.tallyman/index/<day>   blocks: uint32 LE length, uint32 LE CRC-32 of the payload, payload: MessagePack {files, runs, rows}
+ *   a run is [id, service, module, host, container, format], or only its id, as it was written at first
  *
  * Invariants
  * - A row is of one run, and of bytes that stand together. What follows it of the same run joins it, up to MAX_ROW_BYTES.
@@ -15,9 +16,13 @@ import { crc32 } from 'node:zlib'
 import { decode, encode } from '@msgpack/msgpack'
 import { z } from 'zod'
 import { syncFolder } from '../wire/durable.ts'
+import type { LineFormat } from './layout.ts'
 
 /** Numbers of a source's lines in a row: the first and the last, 0 where it has none. */
 export type Numbers = [from: number, to: number]
+
+/** Whose lines they are, beyond the run's life, and how they look in the file. */
+export type Names = { service: string; module: string; host: string; container: string; format: LineFormat }
 
 export type Row = {
   /** Path below the root. */
@@ -27,6 +32,8 @@ export type Row = {
   lines: number
   /** The run's id in hex. */
   run: string
+  /** Rows of before this was kept have none. */
+  names?: Names | undefined
   numbers: [stdout: Numbers, stderr: Numbers]
   /** Times of its earliest and its latest line, ms since 1970. */
   tmin: number
@@ -43,7 +50,22 @@ const count = z.int().min(0)
 const numbers = z.tuple([count, count])
 /** As a row stands in a block: file and run by their place in its lists. */
 const packed = z.tuple([count, count, count, count, count, numbers, numbers, count, count, count])
-const block = z.object({ files: z.array(z.string()), runs: z.array(z.string()), rows: z.array(packed) })
+const format = z.enum(['text', 'raw', 'jsonl'])
+const named = z.tuple([z.string(), z.string(), z.string(), z.string(), z.string(), format])
+type Named = z.infer<typeof named>
+const block = z.object({
+  files: z.array(z.string()),
+  runs: z.array(z.union([z.string(), named])),
+  rows: z.array(packed),
+})
+
+const sameNames = (a: Names | undefined, b: Names | undefined): boolean =>
+  a === b ||
+  (a?.container === b?.container &&
+    a?.host === b?.host &&
+    a?.service === b?.service &&
+    a?.module === b?.module &&
+    a?.format === b?.format)
 
 const join2 = ([a, b]: Numbers, [c, d]: Numbers): Numbers => [a || c, Math.max(b, d)]
 
@@ -53,6 +75,7 @@ export class IndexLog {
   /** Rows that are not written yet, by day. */
   #rows = new Map<string, Row[]>()
   #last = new Map<string, Row>()
+  #watchers: ((day: string, rows: readonly Row[], length: number) => void)[] = []
 
   /**
    * @param state the folder of the root's own state
@@ -66,7 +89,13 @@ export class IndexLog {
   /** Takes up what was handed to the writer. */
   add(day: string, row: Omit<Row, 'bytes' | 'crc'>, bytes: Uint8Array): void {
     const last = this.#last.get(row.file)
-    if (last && last.run === row.run && last.position + last.bytes === row.position && last.bytes < MAX_ROW_BYTES) {
+    if (
+      last &&
+      last.run === row.run &&
+      last.position + last.bytes === row.position &&
+      last.bytes < MAX_ROW_BYTES &&
+      sameNames(last.names, row.names)
+    ) {
       last.bytes += bytes.length
       last.lines += row.lines
       last.numbers = [join2(last.numbers[0], row.numbers[0]), join2(last.numbers[1], row.numbers[1])]
@@ -80,6 +109,21 @@ export class IndexLog {
     const rows = this.#rows.get(day)
     if (rows) rows.push(added)
     else this.#rows.set(day, [added])
+  }
+
+  /** How long each day's log is; rows that are pending are not in there. */
+  get lengths(): ReadonlyMap<string, number> {
+    return this.#lengths
+  }
+
+  /** Rows that are not written yet, by day. They grow: whoever keeps one makes a copy. Their bytes may still be on the way. */
+  get pending(): ReadonlyMap<string, readonly Row[]> {
+    return this.#rows
+  }
+
+  /** Tells which rows were written, and how long the day's log is with them. */
+  watch(tell: (day: string, rows: readonly Row[], length: number) => void): void {
+    this.#watchers.push(tell)
   }
 
   /**
@@ -104,44 +148,60 @@ export class IndexLog {
       if (length === 0) syncFolder(this.#folder)
       return [day, length + bytes.length]
     })
-    for (const [day, length] of grown) this.#lengths.set(day, length)
-    this.#rows.clear()
+    const written = this.#rows
+    this.#rows = new Map()
     this.#last.clear()
+    for (const [day, length] of grown) {
+      this.#lengths.set(day, length)
+      for (const tell of this.#watchers) tell(day, written.get(day)!, length)
+    }
     return grown
   }
 }
 
 function pack(rows: readonly Row[]): Buffer {
   const files = new Map<string, number>()
-  const runs = new Map<string, number>()
-  const place = (list: Map<string, number>, name: string): number => {
-    if (!list.has(name)) list.set(name, list.size)
-    return list.get(name)!
+  const runs: (string | Named)[] = []
+  const known = new Map<string, { place: number; names: Names | undefined }>()
+  const placeOf = (file: string): number => {
+    if (!files.has(file)) files.set(file, files.size)
+    return files.get(file)!
   }
-  const packedRows = rows.map(
-    ({ file, position, bytes, lines, run, numbers, tmin, tmax, crc }): z.infer<typeof packed> => [
-      ...([place(files, file), position, bytes, lines, place(runs, run)] as const),
-      ...([...numbers, tmin, tmax, crc] as const),
-    ],
-  )
-  const payload = encode({ files: [...files.keys()], runs: [...runs.keys()], rows: packedRows })
+  const placeOfRun = ({ run, names }: Row): number => {
+    const last = known.get(run)
+    if (last && sameNames(last.names, names)) return last.place
+    known.set(run, { place: runs.length, names })
+    return runs.push(names ? [run, names.service, names.module, names.host, names.container, names.format] : run) - 1
+  }
+  const packedRows = rows.map((row): z.infer<typeof packed> => {
+    const { file, position, bytes, lines, numbers, tmin, tmax, crc } = row
+    return [placeOf(file), position, bytes, lines, placeOfRun(row), ...numbers, tmin, tmax, crc]
+  })
+  const payload = encode({ files: [...files.keys()], runs, rows: packedRows })
   const header = Buffer.alloc(HEADER_BYTES)
   header.writeUInt32LE(payload.length, 0)
   header.writeUInt32LE(crc32(payload), 4)
   return Buffer.concat([header, payload])
 }
 
+function namesOf(run: string | Named): Pick<Row, 'run' | 'names'> {
+  if (typeof run === 'string') return { run }
+  const [id, service, module, host, container, format] = run
+  return { run: id, names: { service, module, host, container, format } }
+}
+
 /**
  * The rows of a day's log, block by block.
  * @param length how long the log is, as the checkpoint says
+ * @param from where a block begins
  * @throws Error saying from where on it is damaged
  */
-export function* readIndex(state: string, day: string, length: number): Generator<Row[]> {
+export function* readIndex(state: string, day: string, length: number, from = 0): Generator<Row[]> {
   const path = join(state, 'index', day)
   const fd = openSync(path, 'r')
   try {
     const header = Buffer.alloc(HEADER_BYTES)
-    for (let at = 0; at < length; ) {
+    for (let at = from; at < length; ) {
       const damaged = new Error(`${path} is damaged from byte ${at} on`)
       if (readSync(fd, header, 0, HEADER_BYTES, at) < HEADER_BYTES) throw damaged
       const size = header.readUInt32LE(0)
@@ -150,8 +210,9 @@ export function* readIndex(state: string, day: string, length: number): Generato
       if (readSync(fd, payload, 0, size, at + HEADER_BYTES) < size || crc32(payload) !== header.readUInt32LE(4))
         throw damaged
       const { files, runs, rows } = block.parse(decode(payload))
+      const known = runs.map(namesOf)
       yield rows.map(([file, position, bytes, lines, run, stdout, stderr, tmin, tmax, crc]) => ({
-        ...{ file: files[file]!, position, bytes, lines, run: runs[run]! },
+        ...{ file: files[file]!, position, bytes, lines, ...known[run]! },
         ...{ numbers: [stdout, stderr] as Row['numbers'], tmin, tmax, crc },
       }))
       at += HEADER_BYTES + size

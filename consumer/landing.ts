@@ -72,10 +72,12 @@ export class Landing {
     this.#ledger.wrote(chunk, extents)
     let lines = 0
     const run = Buffer.from(chunk.run).toString('hex')
+    const { service, module, host } = chunk
+    const names = { service, module, host, container: chunk.container.name, format: this.#layout.format }
     for (const { day, bytes, ...said } of extents) {
       if (!this.#writer.fits(bytes.length)) await flush()
-      const place = this.#writer.write(chunk.service, chunk.module, day, partition, bytes)
-      this.#index.add(day, { ...place, ...said, run }, bytes)
+      const place = this.#writer.write(service, module, day, partition, bytes)
+      this.#index.add(day, { ...place, ...said, run, names }, bytes)
       lines += said.lines
     }
     if (lines > 0) this.#times.push(Number(chunk.t0 / 1_000_000n))

@@ -46,7 +46,7 @@ const stampName = (name: string): string =>
 const percent = (character: string): string => `%${character.charCodeAt(0).toString(16).toUpperCase()}`
 
 export class Layout {
-  #format: LineFormat
+  readonly format: LineFormat
   #days: Days
   #keepDays: number
   /** The prefixes of stdout and stderr, the chunk's bytes, then the lines as they go to the file. */
@@ -57,7 +57,7 @@ export class Layout {
 
   /** @param keepDays a line whose day is older than this, or beyond tomorrow, goes to the day on which it was appended */
   constructor(format: LineFormat, days: Days, keepDays: number) {
-    this.#format = format
+    this.format = format
     this.#days = days
     this.#keepDays = keepDays
   }
@@ -68,7 +68,7 @@ export class Layout {
    * @param appended when Kafka appended the record, ms since 1970
    */
   lay(chunk: Chunk, wanted: Uint8Array | undefined, appended: number): LaidOut {
-    const prefixes = this.#format === 'text' ? this.#prefixes(chunk.container.name) : undefined
+    const prefixes = this.format === 'text' ? this.#prefixes(chunk.container.name) : undefined
     const base = prefixes ? prefixes.end : 0
     this.#reserve(chunk, base, prefixes)
     this.#workspace.set(chunk.data, base)
@@ -117,7 +117,7 @@ export class Layout {
         name = this.#accepted(day, append) ? day.name : append.name
       }
       if (name !== day.name) laid.misdated++
-      if (this.#format === 'jsonl')
+      if (this.format === 'jsonl')
         out += this.#json(chunk, i, n, stderr, times.ns(i), this.#workspace.subarray(begin, at), out)
       else {
         if (prefixes) out = this.#prefix(prefixes, stderr, ms, out)
@@ -204,9 +204,8 @@ export class Layout {
   /** Makes the workspace large enough for what the chunk can become. */
   #reserve(chunk: Chunk, base: number, prefixes: { end: number } | undefined): void {
     const perLine =
-      (this.#format === 'jsonl' ? 512 + 6 * (chunk.host.length + chunk.container.name.length) : (prefixes?.end ?? 0)) +
-      1
-    const perByte = this.#format === 'jsonl' ? 7 : 2
+      (this.format === 'jsonl' ? 512 + 6 * (chunk.host.length + chunk.container.name.length) : (prefixes?.end ?? 0)) + 1
+    const perByte = this.format === 'jsonl' ? 7 : 2
     const needed = base + perByte * chunk.data.length + perLine * chunk.lines
     if (needed <= this.#workspace.length) return
     const larger = new Uint8Array(needed)
