@@ -29,24 +29,59 @@ export type PartitionState = {
   expired?: number
 }
 
-/** A file of the root, by its path below it: which partition writes it, and how many bytes are written. */
-export type FileState = { partition: number; length: number }
+/** How a closed file is compressed: frames (gzip: members) of `frame` bytes of text each, the last of them with the rest. */
+export type Packed = {
+  as: 'zst' | 'gz'
+  /** The frame's text, and the length of each frame as it stands in the file. */
+  frame: number
+  frames: number[]
+  /** The folder's file that is still to take the plain one's place; without it that is done. */
+  aside?: string
+}
+
+/** A file of the root, by the path of its text below it. */
+export type FileState = {
+  /** Which partition writes it. */
+  partition: number
+  /** Bytes of text that are written. */
+  length: number
+  lines: number
+  /** Times of its earliest and its latest line, ms since 1970; 0 while it has none. */
+  first: number
+  last: number
+  /** It is closed for good: what comes late for its day goes to another segment. */
+  sealed?: true
+  packed?: Packed
+}
+
+export const newFile = (partition: number): FileState => ({ partition, length: 0, lines: 0, first: 0, last: 0 })
+
+/** Where a file's bytes are: its path below the root. */
+export const storedAt = (file: string, { packed }: Pick<FileState, 'packed'>): string =>
+  packed ? `${file}.${packed.as}` : file
+
+/** How many bytes a file takes up. */
+export const storedBytes = ({ length, packed }: FileState): number =>
+  packed ? packed.frames.reduce((sum, bytes) => sum + bytes, 0) : length
 
 export type State = LedgerState & {
   partitions: Map<number, PartitionState>
   files: Map<string, FileState>
   /** How long the index of each day is. */
   index: Map<string, number>
+  /** The first day that is kept: files of earlier ones are removed, or about to be. */
+  floor: string
 }
 
 /** What has changed; `undefined` for what is forgotten. */
 export type Delta = LedgerChanges & {
   partitions: [number, PartitionState][]
   files: [string, FileState | undefined][]
-  index: [string, number][]
+  index: [string, number | undefined][]
+  floor?: string
 }
 
-const MAGIC = Buffer.from('tallyman checkpoint 2\n')
+const MAGIC = Buffer.from('tallyman checkpoint 3\n')
 const FAMILY = 'tallyman checkpoint '
 const HEADER_BYTES = 8
 
@@ -92,12 +127,28 @@ const totals = z.object({
   lost: byReason,
   last: offset,
 })
+const packed = z.object({
+  as: z.enum(['zst', 'gz']),
+  frame: offset,
+  frames: z.array(offset),
+  aside: z.string().exactOptional(),
+})
+const file = z.object({
+  partition: offset,
+  length: offset,
+  lines: offset,
+  first: offset,
+  last: offset,
+  sealed: z.literal(true).exactOptional(),
+  packed: packed.exactOptional(),
+})
 const payload = z.object({
   partitions: z.array(z.tuple([offset, partitionState])),
-  files: z.array(z.tuple([z.string(), z.union([z.null(), z.object({ partition: offset, length: offset })])])),
+  files: z.array(z.tuple([z.string(), z.union([z.null(), file])])),
   runs: z.array(z.tuple([z.string(), z.union([z.null(), run])])),
   totals: z.array(z.tuple([z.string(), totals])),
-  index: z.array(z.tuple([z.string(), offset])),
+  index: z.array(z.tuple([z.string(), z.union([z.null(), offset])])),
+  floor: z.string().exactOptional(),
 })
 
 function entry(delta: Delta): Buffer {
@@ -108,11 +159,23 @@ function entry(delta: Delta): Buffer {
   return Buffer.concat([header, bytes])
 }
 
-function apply<K, V>(map: Map<K, V>, changes: [K, V | null | undefined][]): void {
+/** A change as it was appended, or as it was read: what is forgotten is null there. */
+type Change<K, V> = [K, V | null | undefined]
+
+function applyTo<K, V>(map: Map<K, V>, changes: Change<K, V>[]): void {
   for (const [key, value] of changes) {
     if (value === null || value === undefined) map.delete(key)
     else map.set(key, value)
   }
+}
+
+function apply(state: State, delta: Delta | z.infer<typeof payload>): void {
+  applyTo(state.partitions, delta.partitions)
+  applyTo(state.files, delta.files)
+  applyTo(state.runs, delta.runs)
+  applyTo(state.totals, delta.totals)
+  applyTo(state.index, delta.index)
+  if (delta.floor !== undefined) state.floor = delta.floor
 }
 
 /** Enters the entries of `bytes` into `state`. @returns the offset behind the last good one */
@@ -123,12 +186,7 @@ function replay(bytes: Buffer, state: State): number {
     const body = bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length)
     // Zeros, as a file system may leave them behind the end, are an empty payload with the right CRC.
     if (length === 0 || body.length < length || crc32(body) !== bytes.readUInt32LE(at + 4)) break
-    const delta = payload.parse(decode(body))
-    apply(state.partitions, delta.partitions)
-    apply(state.files, delta.files)
-    apply(state.runs, delta.runs)
-    apply(state.totals, delta.totals)
-    apply(state.index, delta.index)
+    apply(state, payload.parse(decode(body)))
     at += HEADER_BYTES + length
   }
   return at
@@ -138,6 +196,7 @@ export class Checkpoint {
   /** What the file says. Kept up with `append`. */
   readonly state: State
   #path: string
+  #watchers: ((delta: Delta) => void)[] = []
   #fd: number
   #length: number
   #snapshotLength: number
@@ -148,7 +207,10 @@ export class Checkpoint {
    */
   constructor(path: string) {
     this.#path = path
-    this.state = { partitions: new Map(), files: new Map(), runs: new Map(), totals: new Map(), index: new Map() }
+    this.state = {
+      ...{ partitions: new Map(), files: new Map(), runs: new Map() },
+      ...{ totals: new Map(), index: new Map(), floor: '' },
+    }
     let bytes: Buffer
     try {
       bytes = readFileSync(path)
@@ -192,12 +254,14 @@ export class Checkpoint {
     for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at, bytes.length - at, this.#length + at)
     fdatasyncSync(this.#fd)
     this.#length += bytes.length
-    apply(this.state.partitions, delta.partitions)
-    apply(this.state.files, delta.files)
-    apply(this.state.runs, delta.runs)
-    apply(this.state.totals, delta.totals)
-    apply(this.state.index, delta.index)
+    apply(this.state, delta)
+    for (const tell of this.#watchers) tell(delta)
     if (this.#length > 2 * this.#snapshotLength + MIN_DELTA_BYTES) this.#compact()
+  }
+
+  /** Tells from now on what has changed, once it is durable. */
+  watch(tell: (delta: Delta) => void): void {
+    this.#watchers.push(tell)
   }
 
   close(): void {
@@ -212,10 +276,10 @@ export class Checkpoint {
 
   /** @returns the length of the new file */
   #writeSnapshot(): number {
-    const { partitions, files, runs, totals, index } = this.state
+    const { partitions, files, runs, totals, index, floor } = this.state
     const all: Delta = {
       ...{ partitions: [...partitions], files: [...files], index: [...index] },
-      ...{ runs: [...runs], totals: [...totals] },
+      ...{ runs: [...runs], totals: [...totals], floor },
     }
     const bytes = Buffer.concat([MAGIC, entry(all)])
     replaceFile(this.#path, bytes, true)

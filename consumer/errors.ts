@@ -15,6 +15,7 @@ export const ERRORS = {
   CHECKPOINT_FOREIGN: 'operator',
   TOPIC_UNSUITABLE: 'operator',
   DISK_REFUSED: 'operator',
+  DISK_NEARLY_FULL: 'operator',
   FILE_TAMPERED: 'operator',
   RECORDS_EXPIRED: 'operator',
   TOPIC_RECREATED: 'operator',

@@ -76,7 +76,7 @@ export class Landing {
     const names = { service, module, host, container: chunk.container.name, format: this.#layout.format }
     for (const { day, bytes, ...said } of extents) {
       if (!this.#writer.fits(bytes.length)) await flush()
-      const place = this.#writer.write(service, module, day, partition, bytes)
+      const place = this.#writer.write(service, module, day, partition, bytes, said)
       this.#index.add(day, { ...place, ...said, run, names }, bytes)
       lines += said.lines
     }

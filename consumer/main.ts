@@ -5,6 +5,7 @@ import { kafkaClient } from '../wire/kafka.ts'
 import { readSettings, SettingsError } from '../wire/settings.ts'
 import { Checkpoint } from './checkpoint.ts'
 import { Days } from './days.ts'
+import { DiskSpace } from './disk-space.ts'
 import { ConsumerError } from './errors.ts'
 import { httpApi } from './http-api.ts'
 import { IndexLog } from './index-log.ts'
@@ -63,10 +64,15 @@ try {
     security: settings,
     logger: kafkaLog,
   })
+  const space = new DiskSpace(root.path, settings.MIN_FREE)
   const metrics: Metrics = new Metrics(
     () => landing.counts,
     () => subscriber.lag,
     () => countOf(ledger.state.totals.values()),
+  )
+  metrics.figure('disk_free_bytes', "Bytes that are free on the root's disk.", () => space.now.free)
+  metrics.figure('disk_paused', '1 while nothing is written because MIN_FREE would not be kept.', () =>
+    Number(space.paused),
   )
   const subscriber = new Subscriber({
     kafka,
@@ -79,6 +85,7 @@ try {
     writer,
     index,
     log,
+    admit: () => space.admit(),
     landed: (times) => metrics.landed(times),
   })
   const api = await httpApi({

@@ -33,17 +33,7 @@ export class Metrics {
   ) {
     const registers = [this.registry]
     collectDefaultMetrics({ register: this.registry, eventLoopMonitoringPrecision: LOOP_DELAY_MS })
-    for (const [key, name, help] of COUNTED) {
-      new Counter({
-        name: `tallyman_${name}`,
-        help,
-        registers,
-        collect() {
-          this.reset()
-          this.inc(counts()[key])
-        },
-      })
-    }
+    for (const [key, name, help] of COUNTED) this.figure(name, help, () => counts()[key])
     new Gauge({
       name: 'tallyman_lag_records',
       help: 'Records that Kafka has and no file yet, as of the last fetch.',
@@ -77,6 +67,20 @@ export class Metrics {
       help: "From the time of a chunk's first line to its bytes in the file.",
       buckets: LATENCY_BUCKETS,
       registers,
+    })
+  }
+
+  /** Adds a figure that is read when somebody looks; the name of one that only grows ends in `_total`. */
+  figure(name: string, help: string, read: () => number): void {
+    const Kind = name.endsWith('_total') ? Counter : Gauge
+    new Kind({
+      name: `tallyman_${name}`,
+      help,
+      registers: [this.registry],
+      collect() {
+        this.reset()
+        this.inc(read())
+      },
     })
   }
 

@@ -38,3 +38,19 @@ export function nameOf(component: string): string {
 
 const percentEncode = (character: string): string =>
   Array.from(Buffer.from(character), (byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`).join('')
+
+/** What the path of a file's text below the root says. `other`: the partition in its name, where it has one. */
+export type FileName = { service: string; module: string; day: string; other: number | undefined; segment: number }
+
+const FILE = /^([\w%~-][\w.%~-]*)\/([\w%~-][\w.%~-]*)\/(\d{4}-\d{2}-\d{2})(?:\.p(\d+))?(?:\.(\d+))?\.log$/
+
+/** @returns undefined for what is no name of a file of ours; service and module are those of the folders */
+export function readFileName(path: string): FileName | undefined {
+  const [, service, module, day, other, segment] = FILE.exec(path) ?? []
+  if (service === undefined) return undefined
+  return {
+    ...{ service, module: module!, day: day! },
+    other: other === undefined ? undefined : Number(other),
+    segment: Number(segment ?? 0),
+  }
+}

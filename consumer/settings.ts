@@ -1,6 +1,6 @@
 /** The consumer's settings, from its environment. */
 import { z } from 'zod'
-import { address, commonSettings } from '../wire/settings.ts'
+import { address, byteSize, commonSettings } from '../wire/settings.ts'
 
 const count = (least: number, most: number) => z.coerce.number().pipe(z.int().min(least).max(most))
 
@@ -38,6 +38,11 @@ export const settingsSchema = z.object({
   KEEP_DAYS: count(1, 3650)
     .default(7)
     .describe('Days that are kept; a line whose own day is older, or beyond tomorrow, goes to the day it arrived.'),
+  MIN_FREE: byteSize
+    .optional()
+    .describe(
+      'Bytes of the disk that stay free: below it nothing more is written, Kafka holds the lines, and it goes on by itself once there is room. Not set: 5 % of the disk, at least 1g.',
+    ),
   OPEN_FILES: count(8, 100_000).default(256).describe('Files that are held open at most.'),
   HTTP_ADDR: address.prefault('127.0.0.1:4680').describe('Where HTTP is served, host:port.'),
 })

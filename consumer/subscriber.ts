@@ -61,6 +61,8 @@ export type SubscriberOptions = {
   writer: Writer
   index: IndexLog
   log: Logger
+  /** Throws while nothing more may be written, although the disk would take it. */
+  admit(): void
   /** Chunks are in their files. @param times of their first lines, ms since 1970 */
   landed(times: readonly number[]): void
 }
@@ -79,9 +81,11 @@ export class Subscriber {
   #changed = new Map<number, PartitionState>()
   #checkpointTimer: NodeJS.Timeout | undefined
   #checkpointDue = false
+  /** Runs while batches have to wait for room on the disk. */
+  #pause: NodeJS.Timeout | undefined
   #stopping = new AbortController()
   /** Why we are not ready, by who says so. */
-  #troubles = new Map<'kafka' | 'disk', string>([['kafka', 'not connected to Kafka yet']])
+  #troubles = new Map<'kafka' | 'disk' | 'space', string>([['kafka', 'not connected to Kafka yet']])
   #remindedAt = new Map<string, number>()
 
   constructor(options: SubscriberOptions) {
@@ -132,9 +136,32 @@ export class Subscriber {
     }
   }
 
+  /**
+   * Runs `work` while nothing lands: what it does to files and checkpoint crosses nothing that we do to them.
+   * @throws what `work` throws
+   */
+  async meanwhile<T>(work: () => T | Promise<T>): Promise<T> {
+    let outcome: Promise<T>
+    await this.#inRound(async () => {
+      outcome = (async () => work())()
+      await outcome.catch(() => {})
+    })
+    return outcome!
+  }
+
+  /** Brings the checkpoint up to all that has landed, and runs `work` before anything else lands. */
+  async checkpointed<T>(work: () => T | Promise<T>): Promise<T> {
+    return this.meanwhile(async () => {
+      await this.#writeCheckpoint([])
+      return work()
+    })
+  }
+
   /** Finishes the round under way, writes the checkpoint and leaves the group. */
   async stop(): Promise<void> {
     this.#stopping.abort(new Error('the consumer was stopped'))
+    // What waits for room is not claimed, and whoever reads on has it all.
+    if (this.#pause !== undefined) for (const hand of this.#hands.splice(0)) hand.done.resolve(false)
     await this.#consumer?.stop().catch(() => {})
     await this.#round
     await this.#inRound(() => this.#writeCheckpoint([]))
@@ -253,7 +280,7 @@ export class Subscriber {
   }: EachBatchPayload): Promise<void> {
     const held = this.#held.get(batch.partition)
     // Fetched before we knew where to go on: not resolved, so it is fetched again from there.
-    if (!held || !isRunning() || isStale()) return
+    if (!held || !isRunning() || isStale() || this.#stopping.signal.aborted) return
     held.high = Number(batch.highWatermark)
     const hand: Hand = {
       partition: batch.partition,
@@ -277,15 +304,20 @@ export class Subscriber {
   #kick(): void {
     this.#round ??= this.#rounds().finally(() => {
       this.#round = undefined
-      if (this.#hands.length > 0 || this.#checkpointDue) this.#kick()
+      if (this.#due) this.#kick()
     })
   }
 
+  /** Whether there is something to do that may be done now. */
+  get #due(): boolean {
+    return this.#checkpointDue || (this.#hands.length > 0 && this.#pause === undefined)
+  }
+
   async #rounds(): Promise<void> {
-    while (this.#hands.length > 0 || this.#checkpointDue) {
+    while (this.#due) {
       const wait = this.#claimedAt + CLAIM_APART_MS - performance.now()
       if (this.#hands.length > 0 && wait > 0) await sleep(wait)
-      const hands = this.#hands.splice(0)
+      const hands = this.#admitted() ? this.#hands.splice(0) : []
       try {
         const claimed = await this.#claim(hands)
         for (const hand of claimed) await this.#land(hand, claimed)
@@ -305,7 +337,36 @@ export class Subscriber {
       await this.#round
     } finally {
       this.#round = undefined
-      if (this.#hands.length > 0 || this.#checkpointDue) this.#kick()
+      if (this.#due) this.#kick()
+    }
+  }
+
+  /**
+   * Whether batches may be taken up. While not they wait, unclaimed; rounds go on without them, because making room
+   * needs the checkpoint.
+   */
+  #admitted(): boolean {
+    if (this.#pause !== undefined) return false
+    const { admit, log } = this.#options
+    try {
+      admit()
+      if (this.#troubles.delete('space')) log.info('there is room on the disk again; going on')
+      return true
+    } catch (error) {
+      const { message } = error as Error
+      this.#troubles.set('space', message)
+      this.#remind('space', () => log.warn({ code: 'DISK_NEARLY_FULL' }, message))
+      this.#pause = setTimeout(() => {
+        this.#pause = undefined
+        const hands = this.#hands.splice(0)
+        for (const hand of hands) {
+          if (hand.generation === this.#generation) this.#hands.push(hand)
+          else hand.done.resolve(false)
+        }
+        for (const hand of this.#hands) hand.heartbeat().catch(() => {})
+        if (this.#admitted()) this.#kick()
+      }, RETRY_MS)
+      return false
     }
   }
 

@@ -14,10 +14,10 @@ import { join } from 'node:path'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { syncFolder } from '../wire/durable.ts'
-import type { FileState } from './checkpoint.ts'
+import { type FileState, newFile } from './checkpoint.ts'
 import { ConsumerError } from './errors.ts'
 import { syncFileSystem } from './kernel.ts'
-import { pathComponent } from './names.ts'
+import { pathComponent, readFileName } from './names.ts'
 
 /** What waits to be written is copied here. */
 const BUFFER_BYTES = 4 * 1024 * 1024
@@ -77,6 +77,7 @@ export class Writer {
 
   /**
    * Takes up lines for the file of a module's day, for a partition. They reach the file with `flush`.
+   * @param said how many lines they are, and the times of the earliest and the latest, ms since 1970
    * @returns the file, and where in it they go
    */
   write(
@@ -85,12 +86,16 @@ export class Writer {
     day: string,
     partition: number,
     bytes: Uint8Array,
+    said: { lines: number; tmin: number; tmax: number },
   ): { file: string; position: number } {
     const file = this.#fileFor(`${pathComponent(service)}/${pathComponent(module)}`, day, partition)
     const state = this.#files.get(file)!
     const position = state.length
     this.#wait(file, position, this.#keep(bytes))
     state.length += bytes.length
+    state.first = state.lines === 0 ? said.tmin : Math.min(state.first, said.tmin)
+    state.last = Math.max(state.last, said.tmax)
+    state.lines += said.lines
     return { file, position }
   }
 
@@ -115,7 +120,7 @@ export class Writer {
   flush(): void {
     if (this.#newFiles.length > 0) {
       // With no length yet: what is in the state stands already for what is only about to be written.
-      this.#options.register(this.#newFiles.map(([path, { partition }]) => [path, { partition, length: 0 }]))
+      this.#options.register(this.#newFiles.map(([path, { partition }]) => [path, newFile(partition)]))
       this.#newFiles = []
     }
     for (const waiting of this.#waiting.values()) {
@@ -191,7 +196,7 @@ export class Writer {
       segment++
       // A name that is taken by something that we know nothing of is not ours to write to.
     } while (lstatSync(join(this.#options.root, file), { throwIfNoEntry: false }))
-    const state: FileState = { partition, length: 0 }
+    const state = newFile(partition)
     this.#files.set(file, state)
     this.#remember(file, partition)
     this.#newFiles.push([file, state])
@@ -200,14 +205,13 @@ export class Writer {
 
   /** Enters a file into what the next choice of a name goes by. */
   #remember(file: string, partition: number): void {
-    const match = /^(.*\/\d{4}-\d{2}-\d{2})(\.p\d+)?(?:\.(\d+))?\.log$/.exec(file)
-    if (!match) return
-    const [, plain, other, segment] = match
-    const stem = `${plain}${other ?? ''}`
-    const number = Number(segment ?? 0)
-    if (other === undefined) this.#plainOwner.set(plain!, partition)
-    if (number < (this.#segments.get(stem) ?? 0)) return
-    this.#segments.set(stem, number)
+    const name = readFileName(file)
+    if (!name) return
+    const plain = `${name.service}/${name.module}/${name.day}`
+    const stem = name.other === undefined ? plain : `${plain}.p${name.other}`
+    if (name.other === undefined) this.#plainOwner.set(plain, partition)
+    if (name.segment < (this.#segments.get(stem) ?? 0)) return
+    this.#segments.set(stem, name.segment)
     this.#current.set(`${partition} ${plain}`, file)
   }
 

@@ -1,7 +1,7 @@
 import { appendFileSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { Checkpoint, type Delta, type State } from '../../consumer/checkpoint.ts'
+import { Checkpoint, type Delta, newFile, type State } from '../../consumer/checkpoint.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
 const run = (high: number): Delta['runs'][0] => [
@@ -40,7 +40,7 @@ const totals = (written: number): Delta['totals'][0] => [
 
 const delta = (n: number): Delta => ({
   partitions: [[3, { next: n, tenure: 1 }]],
-  files: [['shop/web/2026-11-23.log', { partition: 3, length: 100 * n }]],
+  files: [['shop/web/2026-11-23.log', { ...newFile(3), length: 100 * n }]],
   runs: [run(n)],
   totals: [totals(n)],
   index: [['2026-11-23', n]],
@@ -71,7 +71,7 @@ describe('the checkpoint', () => {
     checkpoint.append(delta(1))
     checkpoint.append({
       partitions: [],
-      files: [['old.log', { partition: 1, length: 5 }]],
+      files: [['old.log', newFile(1)]],
       runs: [['gone', run(9)[1]]],
     })
     checkpoint.append({ partitions: [], files: [['old.log', undefined]], runs: [['gone', undefined]] })
@@ -124,7 +124,7 @@ describe('the checkpoint', () => {
   it.each([
     ['empty', '', /no checkpoint of tallyman/],
     ['of somebody else', 'PK\x03\x04 what is this', /no checkpoint of tallyman/],
-    ['of a newer version', 'tallyman checkpoint 3\nwhatever', /another version of tallyman/],
+    ['of a newer version', 'tallyman checkpoint 4\nwhatever', /another version of tallyman/],
   ])('that is %s is refused and left as it is', (_, content, message) => {
     using folder = temporaryFolder()
     const path = join(folder.path, 'checkpoint')
@@ -139,7 +139,7 @@ describe('the checkpoint', () => {
     const checkpoint = new Checkpoint(path)
     const wide: Delta['files'] = Array.from({ length: 10_000 }, (_, i) => [
       `service-${i}/${'m'.repeat(60)}/2026-11-23.log`,
-      { partition: 1, length: i },
+      { ...newFile(1), length: i },
     ])
     let largest = 0
     for (let n = 1; n <= 30; n++) {

@@ -1,153 +1,11 @@
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { join } from 'node:path'
 import fc from 'fast-check'
-import pino from 'pino'
 import { describe, expect, it } from 'vitest'
-import { Checkpoint, type PartitionState } from '../../consumer/checkpoint.ts'
-import { Days } from '../../consumer/days.ts'
-import { IndexLog } from '../../consumer/index-log.ts'
-import { Landing } from '../../consumer/landing.ts'
-import { Layout } from '../../consumer/layout.ts'
-import { Ledger } from '../../consumer/ledger.ts'
-import { Writer } from '../../consumer/writer.ts'
-import { ChunkEncoder } from '../../wire/chunk.ts'
-import { chunkOf } from '../support/chunk.ts'
 import { temporaryFolder } from '../support/folder.ts'
+import { filesOf, Life, landAll, NOON, topicOf } from '../support/landing.ts'
 
-const NOON = Date.parse('2026-11-23T12:00:00.000Z')
 const MIDNIGHT = Date.parse('2026-11-23T00:00:00.000Z')
-const log = pino({ level: 'silent' })
-
-/** A record as the subscriber hands it over. */
-type Stored = { partition: number; message: Parameters<Landing['land']>[1] }
-
-type Said = {
-  partition: number
-  module: string
-  run: number
-  first: number
-  count: number
-  ms?: number
-  bytes?: number
-}
-
-function record(offset: number, { partition, module, run, first, count, ms = NOON, bytes = 20 }: Said): Stored {
-  const value = new ChunkEncoder().encode(
-    chunkOf({
-      run: run.toString(16).padStart(32, '0'),
-      service: 's',
-      module,
-      host: 'h',
-      container: { id: 'c', name: `c${run}`, image: 'i' },
-      attrs: {},
-      first: [first, 1],
-      lines: Array.from({ length: count }, (_, i) => ({
-        source: 'stdout',
-        number: first + i,
-        time: `${ms + i}000000`,
-        text: `${first + i} `.padEnd(bytes, '.'),
-      })),
-    }),
-  )
-  const message = {
-    key: null,
-    value: Buffer.from(value),
-    timestamp: String(NOON),
-    attributes: 0,
-    offset: String(offset),
-    headers: {},
-  }
-  return { partition, message }
-}
-
-/** Records of a topic: each gets the next offset of its partition. */
-function topicOf(said: Said[]): Stored[] {
-  const next = new Map<number, number>()
-  return said.map((each) => {
-    const offset = next.get(each.partition) ?? 0
-    next.set(each.partition, offset + 1)
-    return record(offset, each)
-  })
-}
-
-/** The part of the consumer between Kafka and the files, and what a SIGKILL leaves of it: nothing but the files. */
-class Life {
-  readonly checkpoint: Checkpoint
-  readonly writer: Writer
-  readonly index: IndexLog
-  readonly landing: Landing
-  #ledger: Ledger
-  #changed = new Map<number, PartitionState>()
-
-  constructor(root: string, openFiles = 4) {
-    this.checkpoint = new Checkpoint(join(root, 'checkpoint'))
-    const { files, runs, totals, index } = this.checkpoint.state
-    this.#ledger = new Ledger(structuredClone({ runs, totals }))
-    this.writer = new Writer({
-      root,
-      files,
-      openFiles,
-      log,
-      register: (named) => this.checkpoint.append({ files: named }),
-    })
-    this.index = new IndexLog(root, index)
-    this.landing = new Landing({
-      topic: 't',
-      state: root,
-      ledger: this.#ledger,
-      layout: new Layout('text', new Days('UTC'), 7),
-      writer: this.writer,
-      index: this.index,
-      log,
-    })
-  }
-
-  next(partition: number): number {
-    return this.checkpoint.state.partitions.get(partition)?.next ?? 0
-  }
-
-  async land({ partition, message }: Stored): Promise<void> {
-    await this.landing.land(partition, message, async () => this.writer.flush())
-    this.#changed.set(partition, { next: Number(message.offset) + 1, tenure: 1 })
-  }
-
-  save(): void {
-    this.writer.flush()
-    const partitions = [...this.#changed]
-    this.checkpoint.append({
-      partitions,
-      ...this.#ledger.takeChanges(),
-      files: this.writer.sync(),
-      index: this.index.sync(),
-    })
-    this.#changed.clear()
-  }
-
-  end(): void {
-    this.writer.close()
-    this.checkpoint.close()
-  }
-}
-
-/** Lands what of the topic is not in the checkpoint yet. */
-async function landAll(root: string, topic: Stored[], openFiles?: number): Promise<Life> {
-  const life = new Life(root, openFiles)
-  for (const stored of topic) if (Number(stored.message.offset) >= life.next(stored.partition)) await life.land(stored)
-  life.save()
-  life.end()
-  return life
-}
-
-/** The log files below the root, by path. */
-function filesOf(root: string): Record<string, string> {
-  return Object.fromEntries(
-    readdirSync(root, { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile() && entry.name.endsWith('.log'))
-      .map((entry) => join(entry.parentPath, entry.name))
-      .sort()
-      .map((path) => [relative(root, path), readFileSync(path, 'latin1')]),
-  )
-}
 
 describe('landing', () => {
   // Between any two steps, and while an entry of the checkpoint is written.
@@ -191,7 +49,7 @@ describe('landing', () => {
             } else if (what === 'flush') life.writer.flush()
             else if (what === 'save') life.save()
             else {
-              const path = join(rough.path, 'checkpoint')
+              const path = join(rough.path, '.tallyman/checkpoint')
               const before = statSync(path).size
               if (what !== 'kill') life.save()
               life.end()
@@ -252,7 +110,7 @@ describe('landing', () => {
     using root = temporaryFolder()
     const [first] = topicOf([{ partition: 0, module: 'm', run: 1, first: 1, count: 1 }])
     await landAll(root.path, [first!])
-    rmSync(join(root.path, 'checkpoint'))
+    rmSync(join(root.path, '.tallyman/checkpoint'))
     const before = readFileSync(join(root.path, 's/m/2026-11-23.log'), 'utf8')
     await landAll(root.path, [first!])
     expect(filesOf(root.path)).toEqual({ 's/m/2026-11-23.log': before, 's/m/2026-11-23.1.log': before })
@@ -316,8 +174,8 @@ describe('landing', () => {
     const topic = [bad, nothing, { ...good!, message: { ...good!.message, offset: '2' } }]
     const { landing } = await landAll(root.path, topic)
     expect(landing.counts).toMatchObject({ records: 3, lines: 1, undecodable: 2 })
-    expect(readFileSync(join(root.path, 'dead-letters/t-0-0.value'), 'utf8')).toBe('garbage')
-    expect(JSON.parse(readFileSync(join(root.path, 'dead-letters/t-0-0.json'), 'utf8'))).toMatchObject({
+    expect(readFileSync(join(root.path, '.tallyman/dead-letters/t-0-0.value'), 'utf8')).toBe('garbage')
+    expect(JSON.parse(readFileSync(join(root.path, '.tallyman/dead-letters/t-0-0.json'), 'utf8'))).toMatchObject({
       topic: 't',
       partition: 0,
       offset: '0',
