@@ -7,6 +7,7 @@
 import type { KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
 import { type Chunk, ChunkError } from '../wire/chunk.ts'
+import { type FetchedRecord, InflateError } from '../wire/deferred-records.ts'
 import { decodeRecord } from '../wire/record.ts'
 import { keepDeadLetter } from './dead-letters.ts'
 import type { IndexLog } from './index-log.ts'
@@ -54,14 +55,21 @@ export class Landing {
    * Hands a record's lines to the writer.
    * @param flush makes room in the writer; called when the record's lines do not fit any more
    */
-  async land(partition: number, message: KafkaMessage, flush: () => Promise<void>): Promise<void> {
+  async land(partition: number, message: FetchedRecord, flush: () => Promise<void>): Promise<void> {
+    await this.#land(partition, message, flush)
+    // All that was taken of it has been copied by now.
+    message.release?.()
+  }
+
+  async #land(partition: number, message: FetchedRecord, flush: () => Promise<void>): Promise<void> {
     this.counts.records++
     let chunk: Chunk
     try {
       chunk = decodeRecord(message)
     } catch (error) {
-      if (!(error instanceof ChunkError)) throw error
-      this.#refuse(partition, message, error)
+      if (error instanceof ChunkError) this.#refuse(partition, message, error.reason, error)
+      else if (error instanceof InflateError) this.#refuse(partition, compressed(message, error), 'not-inflated', error)
+      else throw error
       return
     }
     const appended = Number(message.timestamp)
@@ -90,7 +98,7 @@ export class Landing {
     return this.#times.splice(0)
   }
 
-  #refuse(partition: number, message: KafkaMessage, { reason, message: why }: ChunkError): void {
+  #refuse(partition: number, message: KafkaMessage, reason: string, { message: why }: Error): void {
     this.counts.undecodable++
     const letter = keepDeadLetter(this.#state, { topic: this.#topic, partition, message, reason, text: why })
     this.#log.error(
@@ -99,3 +107,9 @@ export class Landing {
     )
   }
 }
+
+/** What can be kept of a record whose batch is not inflated: the batch as it is, once, with its first record. */
+const compressed = ({ offset }: FetchedRecord, error: InflateError): KafkaMessage => ({
+  ...{ offset, key: null, value: error.index === 0 ? error.compressed : null },
+  ...{ timestamp: '', attributes: 0, headers: {} },
+})

@@ -245,7 +245,8 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
   let sum = 0
   for (let i = 0; i < lines; i++) sum += len[i]!
   if (sum !== data.length) invalid(`the lengths add up to ${sum}, data has ${data.length} bytes`)
-  if (data.includes(10)) invalid('a line holds a newline')
+  // Of all ways to look for a byte this is the fastest by far.
+  if (Buffer.from(data.buffer, data.byteOffset, data.length).indexOf(10) !== -1) invalid('a line holds a newline')
 
   const dtBytes = binary(fields['dt'], 'dt')
   if (dtBytes.length !== 4 * lines && dtBytes.length !== 8 * lines) invalid('dt has neither 4 nor 8 bytes a line')

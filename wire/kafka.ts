@@ -7,9 +7,10 @@
  *   nothing of kafkajs is passed on above `warn`.
  */
 import { promisify } from 'node:util'
-import { constants, zstdCompress, zstdCompressSync, zstdDecompress, zstdDecompressSync } from 'node:zlib'
+import { constants, unzipSync, zstdCompress, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import kafkajs, { type Kafka as KafkaClient, type KafkaConfig } from 'kafkajs'
 import type { Logger } from 'pino'
+import { type CompressedBatch, deferredRecords } from './deferred-records.ts'
 import { kafkaSecurity, type SecuritySettings } from './security.ts'
 import { answeringBrokers } from './seeds.ts'
 
@@ -28,12 +29,33 @@ const ZSTD_LEVEL = 1
 const COMPRESSED_PIECE_BYTES = 128 * 1024
 const inflatedPieceBytes = (compressed: number): number => Math.min(Math.max(16 * compressed, 16 * 1024), 1024 * 1024)
 
-/** Up to here (compressed, and before) it is done at once: some 30 µs, a third of what handing it to another thread takes. */
+/** Up to here compressing is done at once: some 30 µs, a third of what handing it to another thread takes. */
 const SMALL_BYTES = 32 * 1024
-const SMALL_COMPRESSED_BYTES = 4 * 1024
 
 const compress = promisify(zstdCompress)
-const decompress = promisify(zstdDecompress)
+
+// Inflated in this thread: the work is the same elsewhere, and handing it over comes on top.
+const inflateZstd = (compressed: Buffer): Buffer =>
+  zstdDecompressSync(compressed, {
+    // A piece that is full to the last byte costs another one.
+    chunkSize: Math.min(zstdContentBytes(compressed) ?? inflatedPieceBytes(compressed.length), MAX_INFLATED_BYTES) + 64,
+    maxOutputLength: MAX_INFLATED_BYTES,
+  })
+const inflateGzip = (compressed: Buffer): Buffer =>
+  unzipSync(compressed, { chunkSize: inflatedPieceBytes(compressed.length), maxOutputLength: MAX_INFLATED_BYTES })
+
+/** How large a zstd frame says that its content is, where it does (RFC 8878, 3.1.1.1). */
+function zstdContentBytes(frame: Buffer): number | undefined {
+  const descriptor = frame[4] ?? 0
+  const single = (descriptor >> 5) & 1
+  const at = 5 + (1 - single) + [0, 1, 2, 4][descriptor & 3]!
+  const width = [single, 2, 4, 8][descriptor >> 6]!
+  if (width === 0 || frame.length < at + width) return undefined
+  if (width === 8) return Number(frame.readBigUInt64LE(at))
+  return frame.readUIntLE(at, width) + (width === 2 ? 256 : 0)
+}
+
+const gzip = CompressionCodecs[CompressionTypes.GZIP]!()
 
 CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   compress: async ({ buffer }: { buffer: Buffer }) => {
@@ -43,10 +65,14 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
     }
     return buffer.length <= SMALL_BYTES ? zstdCompressSync(buffer, options) : compress(buffer, options)
   },
-  decompress: async (buffer: Buffer) => {
-    const options = { chunkSize: inflatedPieceBytes(buffer.length), maxOutputLength: MAX_INFLATED_BYTES }
-    return buffer.length <= SMALL_COMPRESSED_BYTES ? zstdDecompressSync(buffer, options) : decompress(buffer, options)
-  },
+  decompress: async (buffer: Buffer) => inflateZstd(buffer),
+  defer: (batch: CompressedBatch) => deferredRecords(batch, inflateZstd),
+})
+
+CompressionCodecs[CompressionTypes.GZIP] = () => ({
+  compress: gzip.compress,
+  decompress: async (buffer: Buffer) => inflateGzip(buffer),
+  defer: (batch: CompressedBatch) => deferredRecords(batch, inflateGzip),
 })
 
 /** Codecs that a record batch may be compressed with, by their names in the settings. */

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { COMPRESSIONS } from '../../wire/kafka.ts'
 
 const require = createRequire(import.meta.url)
+const Connection = require('kafkajs/src/network/connection')
 const RequestQueue = require('kafkajs/src/network/requestQueue')
 const Encoder = require('kafkajs/src/protocol/encoder')
 const Decoder = require('kafkajs/src/protocol/decoder')
@@ -54,6 +55,22 @@ describe('kafkajs, patched', () => {
     expect(values.map((value) => value.length)).toEqual([200_000, 11])
     const decoded = await decodeBatch(new Decoder(batch.buffer))
     expect(decoded.records.map(({ value }: { value: Buffer }) => value)).toEqual(values)
+  })
+
+  it('what the socket brought is given back once it is put together', () => {
+    const connection = new Connection({ host: 'h', port: 1, logger: silent })
+    const payloads: Buffer[] = []
+    connection.requestQueue = { fulfillRequest: ({ payload }: { payload: Buffer }) => payloads.push(payload) }
+    const frame = (byte: number, length: number) => {
+      const bytes = Buffer.alloc(8 + length, byte)
+      bytes.writeInt32BE(4 + length, 0)
+      return bytes
+    }
+    const bytes = Buffer.concat([frame(1, 200_000), frame(2, 5), frame(3, 200_000)])
+    const pieces = Array.from({ length: 5 }, (_, i) => Buffer.from(new Uint8Array(bytes.subarray(i * 90_000, (i + 1) * 90_000))))
+    for (const piece of pieces) connection.processData(piece)
+    expect(payloads).toEqual([1, 2, 3].map((byte, i) => Buffer.alloc([200_000, 5, 200_000][i]!, byte)))
+    expect(pieces.map(({ buffer }) => (buffer as ArrayBuffer).detached)).toEqual([false, true, true, true, true])
   })
 
   it('a buffer from the pool is left alone', () => {
