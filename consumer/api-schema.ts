@@ -206,7 +206,7 @@ export const contextAnswer = z.object({
 })
 export type ContextAnswer = z.infer<typeof contextAnswer>
 
-/** `GET /api/v1/histogram`: lines over time, from the index. */
+/** `GET /api/v1/histogram`: lines and bytes over time, from the index. */
 export const histogramQuery = z.strictObject({
   ...selection.shape,
   ...range.shape,
@@ -219,7 +219,13 @@ export const histogramAnswer = z.object({
   until: z.string(),
   /** Width of a bucket, ms. */
   step: z.number().positive(),
-  series: z.array(z.object({ key: z.string(), lines: z.array(z.number().min(0)) })),
+  series: z.array(
+    z.object({
+      key: z.string(),
+      lines: z.array(z.number().min(0)),
+      bytes: z.array(z.number().min(0)).describe('Of text, in the files.'),
+    }),
+  ),
   partial: z.array(gap),
 })
 export type HistogramAnswer = z.infer<typeof histogramAnswer>

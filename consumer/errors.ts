@@ -13,6 +13,9 @@ export const ERRORS = {
   ROOT_HELD: 'operator',
   ROOT_REFUSED: 'operator',
   CHECKPOINT_FOREIGN: 'operator',
+  TOKENS_REFUSED: 'operator',
+  CERTIFICATE_REFUSED: 'operator',
+  INTERNAL: 'operator',
   TOPIC_UNSUITABLE: 'operator',
   DISK_REFUSED: 'operator',
   DISK_NEARLY_FULL: 'operator',
@@ -21,7 +24,11 @@ export const ERRORS = {
   TOPIC_RECREATED: 'operator',
   RECORD_UNDECODABLE: 'sender',
   QUERY_INVALID: 'user',
+  REQUEST_INVALID: 'user',
   NOT_FOUND: 'user',
+  TOKEN_REFUSED: 'user',
+  FOREIGN_PAGE: 'user',
+  ASKED_TOO_OFTEN: 'user',
   CLAIM_REFUSED: 'time',
   KAFKA_AWAY: 'time',
 } as const satisfies Record<string, Actor>
@@ -29,7 +36,13 @@ export const ERRORS = {
 export type ErrorCode = keyof typeof ERRORS
 
 /** The status with which an error that reaches HTTP is answered; one that is not in here is ours, and a 500. */
-export const STATUS: Partial<Record<ErrorCode, number>> = { QUERY_INVALID: 400, NOT_FOUND: 404 }
+export const STATUS: Partial<Record<ErrorCode, number>> = {
+  QUERY_INVALID: 400,
+  TOKEN_REFUSED: 401,
+  FOREIGN_PAGE: 403,
+  NOT_FOUND: 404,
+  ASKED_TOO_OFTEN: 429,
+}
 
 /** An error of the consumer's own, with words for whoever has to act. */
 export class ConsumerError extends CodedError<ErrorCode, Actor> {

@@ -1,12 +1,21 @@
 /**
- * The consumer's HTTP server: how it is, what it counts, and the API, whose routes other files bring.
+ * The consumer's HTTP server: how it is, what it counts, the page, and the API, whose routes other files bring.
  *
  * Invariants
  * - A route's schema says all that is taken and answered; the OpenAPI document follows from the schemas alone.
- * - A question that is not understood is answered with 400 and {error, message}, and changes nothing.
+ * - Whatever is refused is answered as {error, message}, and changes nothing. What went wrong within is in the log alone.
+ * - Nobody holds a connection by not asking: a request has to be whole within REQUEST_MS, its head within HEAD_MS.
  */
+import type { Server } from 'node:https'
+import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
-import Fastify, { type FastifyInstance, type FastifySchemaValidationError } from 'fastify'
+import Fastify, {
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifySchemaValidationError,
+} from 'fastify'
 import {
   type FastifyPluginAsyncZod,
   hasZodFastifySchemaValidationErrors,
@@ -14,60 +23,169 @@ import {
   serializerCompiler,
   validatorCompiler,
 } from 'fastify-type-provider-zod'
+import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { unknownKey } from '../wire/settings.ts'
-import { ANYBODY, guard } from './access.ts'
+import { NOBODY } from './access.ts'
+import { type ApiError, apiError } from './api-schema.ts'
+import { type CertificateFiles, readCertificate, renewCertificate } from './certificate.ts'
 import { ConsumerError, type ErrorCode, STATUS } from './errors.ts'
+import { guard } from './guard.ts'
+import { page } from './page.ts'
+import { sessionRoutes } from './session-routes.ts'
+import { Sessions } from './sessions.ts'
+import type { Tokens } from './tokens.ts'
+
+const HEAD_MS = 10_000
+const REQUEST_MS = 30_000
+/** How often connections are held against both. */
+const CHECKED_EVERY_MS = 2_000
+/** A request's line and headers: a tail's cursor stands in there. */
+const MAX_HEAD_BYTES = 96 * 1024
+const MAX_BODY_BYTES = 64 * 1024
+const MAX_CONNECTIONS = 2_000
 
 export type HttpSources = {
+  log: Logger
   /** Why records are not being landed, or undefined while they are. */
   trouble(): string | undefined
   metrics: Registry
   /** What brings the API's routes: they stand below /api/v1. */
   routes: readonly FastifyPluginAsyncZod[]
+  /** Undefined: whoever reaches the consumer may read everything. */
+  tokens?: Tokens | undefined
+  /** Undefined: HTTP without TLS. */
+  certificate?: CertificateFiles | undefined
+  /** Requests a minute of one caller; 0: any number. */
+  requests?: number
+  /** Streams at once of one caller. */
+  streams?: number
+  /** Folder of the built page. */
+  pageFolder?: string
+  /** How often it is looked whether the certificate has changed, ms. */
+  lookMs?: number
+  /** How long a request may take to arrive, ms. */
+  patience?: { head: number; request: number; checkedEvery: number }
 }
 
 /** The server, not yet listening. */
-export async function httpApi({ trouble, metrics, routes }: HttpSources): Promise<FastifyInstance> {
-  const api = Fastify({ forceCloseConnections: true })
+export async function httpApi(sources: HttpSources): Promise<FastifyInstance> {
+  const { log, trouble, metrics, routes, tokens, certificate, requests = 0, streams = 64, pageFolder } = sources
+  const { head, request, checkedEvery } = sources.patience ?? {
+    ...{ head: HEAD_MS, request: REQUEST_MS, checkedEvery: CHECKED_EVERY_MS },
+  }
+  const limits = { maxHeaderSize: MAX_HEAD_BYTES, headersTimeout: head, connectionsCheckingInterval: checkedEvery }
+  const api: FastifyInstance = Fastify({
+    forceCloseConnections: true,
+    bodyLimit: MAX_BODY_BYTES,
+    requestTimeout: request,
+    // A file's path and a service's name, percent-encoded once more.
+    routerOptions: { maxParamLength: 4096 },
+    frameworkErrors: (error, request, reply) => refuse(log, error, request, reply),
+    // In the types HTTPS is another kind of server, with which no route of ours has to do.
+    ...({ http: limits, ...(certificate && { https: { ...limits, ...readCertificate(certificate) } }) } as object),
+  })
+  api.server.maxConnections = MAX_CONNECTIONS
+  if (certificate) {
+    const stop = renewCertificate(api.server as Server, certificate, log, sources.lookMs)
+    api.addHook('onClose', stop)
+  }
   api.setValidatorCompiler(validatorCompiler)
   api.setSerializerCompiler(serializerCompiler)
-  api.setErrorHandler((error, request, reply) => {
-    if (hasZodFastifySchemaValidationErrors(error)) {
-      const known = request.routeOptions.schema?.querystring
-      const message = error.validation.map((issue) => describe(issue, known)).join('; ')
-      return reply.code(400).send({ error: 'QUERY_INVALID' satisfies ErrorCode, message })
-    }
-    if (error instanceof ConsumerError && STATUS[error.code] !== undefined) {
-      return reply.code(STATUS[error.code]!).send({ error: error.code, message: error.message })
-    }
-    throw error
+  api.setErrorHandler((error: FastifyError, request, reply) => refuse(log, error, request, reply))
+  api.setNotFoundHandler(() => {
+    throw new ConsumerError('NOT_FOUND', 'there is nothing here; /api/v1/openapi.json says what there is')
   })
+  await api.register(helmet, HEADERS)
+  const sessions = tokens && new Sessions(tokens)
+  await guard(api, { log, tokens, sessions, requests, streams })
   await api.register(swagger, {
     openapi: {
       openapi: '3.1.0',
       info: { title: 'tallyman', version: '1', description: 'Reading the log files of a tallyman consumer.' },
+      ...(tokens && {
+        components: {
+          securitySchemes: {
+            token: { type: 'http', scheme: 'bearer' },
+            session: { type: 'apiKey', in: 'cookie', name: 'tallyman-session' },
+          },
+        },
+        security: [{ token: [] }, { session: [] }],
+      }),
     },
     transform: jsonSchemaTransform,
   })
-  api.get('/healthz', { schema: { hide: true } }, async () => ({ status: 'ok' }))
+  const probe = { config: { open: true }, schema: { hide: true } }
+  api.get('/healthz', probe, async () => ({ status: 'ok' }))
   api.get('/metrics', { schema: { hide: true } }, async (_request, reply) => {
     reply.type(metrics.contentType)
     return metrics.metrics()
   })
-  api.get('/readyz', { schema: { hide: true } }, async (_request, reply) => {
+  api.get('/readyz', probe, async ({ access }, reply) => {
     const reason = trouble()
-    return reason === undefined ? { status: 'ready' } : reply.code(503).send({ status: 'not ready', reason })
+    if (reason === undefined) return { status: 'ready' }
+    return reply.code(503).send({ status: 'not ready', ...(access !== NOBODY && { reason }) })
   })
   await api.register(
     async (v1) => {
-      guard(v1, () => ANYBODY)
+      v1.addHook('onRoute', (route) => {
+        if (route.schema && !route.schema.hide) {
+          route.schema.response = { '4xx': apiError, '5xx': apiError, ...(route.schema.response as object) }
+        }
+      })
       v1.get('/openapi.json', { schema: { hide: true } }, async () => api.swagger())
-      for (const route of routes) await v1.register(route)
+      for (const route of [sessionRoutes(sessions, log), ...routes]) await v1.register(route)
     },
     { prefix: '/api/v1' },
   )
+  await api.register(page(pageFolder))
   return api
+}
+
+/** The page loads what the consumer itself serves, and stands in no other page. */
+const HEADERS = {
+  contentSecurityPolicy: {
+    useDefaults: false,
+    directives: {
+      defaultSrc: ["'none'"],
+      scriptSrc: ["'self'"],
+      styleSrc: ["'self'"],
+      imgSrc: ["'self'", 'data:'],
+      fontSrc: ["'self'"],
+      connectSrc: ["'self'"],
+      workerSrc: ["'self'"],
+      manifestSrc: ["'self'"],
+      formAction: ["'self'"],
+      frameAncestors: ["'none'"],
+      baseUri: ["'none'"],
+    },
+  },
+  xFrameOptions: { action: 'deny' },
+  referrerPolicy: { policy: 'no-referrer' },
+  // It would bind whatever else this host serves, on any port, to TLS.
+  strictTransportSecurity: false,
+} as const
+
+/** Answers with what is wrong, so far as it is the caller's to know. */
+function refuse(
+  log: Pick<Logger, 'error'>,
+  error: FastifyError | Error,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): FastifyReply {
+  const say = (status: number, code: ErrorCode, message: string) =>
+    reply.code(status).send({ error: code, message } satisfies ApiError)
+  if (hasZodFastifySchemaValidationErrors(error)) {
+    const known = request.routeOptions.schema?.querystring
+    return say(400, 'QUERY_INVALID', error.validation.map((issue) => describe(issue, known)).join('; '))
+  }
+  if (error instanceof ConsumerError && STATUS[error.code] !== undefined) {
+    return say(STATUS[error.code]!, error.code, error.message)
+  }
+  const { statusCode = 500 } = error as Partial<FastifyError>
+  if (statusCode >= 400 && statusCode < 500) return say(statusCode, 'REQUEST_INVALID', error.message)
+  log.error({ err: error, method: request.method, path: request.routeOptions?.url }, 'a request was not answered')
+  return say(500, 'INTERNAL', 'the consumer failed at this; its log says why')
 }
 
 /** What was wrong with a question, with the nearest known key where one is not known. */

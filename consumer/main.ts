@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import pino from 'pino'
 import { kafkaClient } from '../wire/kafka.ts'
-import { readSettings, SettingsError } from '../wire/settings.ts'
+import { SettingsError } from '../wire/settings.ts'
 import { Checkpoint } from './checkpoint.ts'
 import { Days } from './days.ts'
 import { DiskSpace } from './disk-space.ts'
@@ -17,8 +17,9 @@ import { ledgerRoutes } from './ledger-routes.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
 import { openRoot } from './root.ts'
-import { type Settings, settingsSchema } from './settings.ts'
+import { consumerSettings, type Settings } from './settings.ts'
 import { Subscriber } from './subscriber.ts'
+import { Tokens } from './tokens.ts'
 import { verify } from './verify.ts'
 import { Writer } from './writer.ts'
 
@@ -27,7 +28,7 @@ const EXIT_SETTINGS = 78
 
 function settingsOrExit(): Settings {
   try {
-    return readSettings(settingsSchema, process.env, ['KAFKA_'])
+    return consumerSettings(process.env)
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error
     process.stderr.write(`tallyman consumer: ${error.message}\n`)
@@ -36,7 +37,10 @@ function settingsOrExit(): Settings {
 }
 
 const settings = settingsOrExit()
-const log = pino({ level: settings.LOG_LEVEL, base: null })
+/** Names that containers chose stand in the log, and some terminals obey control characters that JSON lets through. */
+const escapeControls = (line: string): string =>
+  line.replace(/[\x7f-\x9f]/g, (control) => `\\u00${control.charCodeAt(0).toString(16)}`)
+const log = pino({ level: settings.LOG_LEVEL, base: null, hooks: { streamWrite: escapeControls } })
 // kafkajs tells each retry of its own; what matters of that the subscriber says once.
 const kafkaLog = log.child(
   {},
@@ -88,7 +92,13 @@ try {
     admit: () => space.admit(),
     landed: (times) => metrics.landed(times),
   })
+  const { TOKENS_FILE, TLS_CERT_FILE, TLS_KEY_FILE } = settings
   const api = await httpApi({
+    log,
+    tokens: TOKENS_FILE ? new Tokens(TOKENS_FILE, log) : undefined,
+    certificate: TLS_CERT_FILE && TLS_KEY_FILE ? { cert: TLS_CERT_FILE, key: TLS_KEY_FILE } : undefined,
+    requests: settings.RATE_LIMIT,
+    streams: settings.STREAMS_MAX,
     trouble: () => subscriber.trouble,
     metrics: metrics.registry,
     routes: [

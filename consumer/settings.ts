@@ -1,6 +1,10 @@
 /** The consumer's settings, from its environment. */
 import { z } from 'zod'
-import { address, byteSize, commonSettings } from '../wire/settings.ts'
+import { filePath } from '../wire/security.ts'
+import { address, byteSize, commonSettings, readSettings, SettingsError } from '../wire/settings.ts'
+import { readCertificate } from './certificate.ts'
+import { isLoopback } from './loopback.ts'
+import { readTokens } from './tokens.ts'
 
 const count = (least: number, most: number) => z.coerce.number().pipe(z.int().min(least).max(most))
 
@@ -44,7 +48,55 @@ export const settingsSchema = z.object({
       'Bytes of the disk that stay free: below it nothing more is written, Kafka holds the lines, and it goes on by itself once there is room. Not set: 5 % of the disk, at least 1g.',
     ),
   OPEN_FILES: count(8, 100_000).default(256).describe('Files that are held open at most.'),
-  HTTP_ADDR: address.prefault('127.0.0.1:4680').describe('Where HTTP is served, host:port.'),
+  HTTP_ADDR: address
+    .prefault('127.0.0.1:4680')
+    .describe('Where HTTP is served, host:port. Beyond loopback it needs TOKENS_FILE.'),
+  TOKENS_FILE: filePath.describe(
+    'File that lists who may read what ([access](operate.md#access)); heeded again when it changes. Without it whoever reaches HTTP_ADDR may read everything.',
+  ),
+  TLS_CERT_FILE: filePath.describe(
+    'Certificate (PEM) to serve HTTP with, and those in between behind it; read again when it changes. Without it: no TLS.',
+  ),
+  TLS_KEY_FILE: filePath.describe('The private key (PEM) of that certificate.'),
+  RATE_LIMIT: count(0, 1_000_000)
+    .default(3_000)
+    .describe('Requests over HTTP a minute that one token, or one address without one, may make; 0: any number.'),
+  STREAMS_MAX: count(1, 10_000)
+    .default(64)
+    .describe('Tails, searches and downloads that one token, or one address without one, may have open.'),
 })
 
 export type Settings = z.infer<typeof settingsSchema>
+
+/**
+ * The settings, as the environment says them.
+ * @throws SettingsError naming every mistake
+ */
+export function consumerSettings(env: Readonly<Record<string, string | undefined>>): Settings {
+  const settings = readSettings(settingsSchema, env, ['KAFKA_', 'TLS_', 'TOKENS_', 'TOKEN_FILE'])
+  const problems = httpProblems(settings)
+  if (problems.length > 0) throw new SettingsError(problems)
+  return settings
+}
+
+/** What the settings of HTTP, each of them allowed, say that does not go together, or name that can't be used. */
+function httpProblems({ HTTP_ADDR: { host, port }, TOKENS_FILE, TLS_CERT_FILE, TLS_KEY_FILE }: Settings): string[] {
+  const problems: string[] = []
+  const attempt = (use: () => void) => {
+    try {
+      use()
+    } catch (error) {
+      problems.push((error as Error).message)
+    }
+  }
+  if (TOKENS_FILE) attempt(() => readTokens(TOKENS_FILE))
+  else if (!isLoopback(host)) {
+    problems.push(
+      `HTTP_ADDR=${host}:${port} is beyond loopback, where everybody could read everything: set TOKENS_FILE, or serve 127.0.0.1`,
+    )
+  }
+  if (!TLS_CERT_FILE !== !TLS_KEY_FILE)
+    problems.push('TLS_CERT_FILE and TLS_KEY_FILE go together; one of them is missing')
+  if (TLS_CERT_FILE && TLS_KEY_FILE) attempt(() => readCertificate({ cert: TLS_CERT_FILE, key: TLS_KEY_FILE }))
+  return problems
+}

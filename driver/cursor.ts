@@ -6,10 +6,10 @@
  * - A frame is taken whole or not at all: what is cut off by the end of what is written waits for its rest.
  * - It stops at a gap, where lines were dropped: the chunk before it has to be sealed, because numbers go on behind it.
  */
-import { type LostRange, type Source, STDERR, STDOUT } from '../wire/chunk.ts'
+import { type LostRange, STDERR, STDOUT } from '../wire/chunk.ts'
 import type { SegmentStart, ShippingCheckpoint } from './checkpoint.ts'
 import { type ChunkBuilder, READ_BYTES } from './chunks.ts'
-import { Frame, HEADER_BYTES, INCOMPLETE, readFrame, resync, SOURCE_BYTES, sourceAt } from './frames.ts'
+import { Frame, INCOMPLETE, readFrame, resync } from './frames.ts'
 import type { Gap, JournalReader } from './journal.ts'
 import { Lines } from './lines.ts'
 
@@ -24,8 +24,6 @@ export class Cursor {
   /** The gap that it stands before, until `passGap`. */
   gap: Gap | undefined
   #passed: number
-  /** Source of the frame that the gap cut off. */
-  #torn: Source | undefined
   #skippedBytes: number
   #starts: SegmentStart[]
   #reader: JournalReader
@@ -77,14 +75,14 @@ export class Cursor {
     const { gap } = this
     if (!gap) return
     for (const source of [STDOUT, STDERR] as const) {
-      const count = gap.lines[source] + (this.#torn === source ? 1 : 0)
+      const count = gap.lines[source]
       if (count === 0) continue
+      this.lines.giveUp(source)
       const from = this.lines.next[source]
       this.lines.next[source] += count
       lose({ source, from, count, reason: 'disk' })
     }
     this.#passed = gap.offset
-    this.#torn = undefined
     this.gap = undefined
   }
 
@@ -122,8 +120,11 @@ export class Cursor {
         } else {
           const whole = this.offset + length === limit
           if (next === INCOMPLETE && !(final && whole)) break
-          if (stop && length - at >= HEADER_BYTES + SOURCE_BYTES)
-            this.#torn ??= sourceAt(chunk.workspace, at + HEADER_BYTES)
+          // Its rest was dropped: it is counted with the gap.
+          if (next === INCOMPLETE && stop) {
+            at = length
+            break
+          }
           const resumed = resync(chunk.workspace, at, length, this.#frame)
           skipped += resumed - at
           at = resumed

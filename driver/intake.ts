@@ -8,7 +8,7 @@
  *   main has something to say.
  * - A FIFO is armed for one event at a time. After the event the thread waits PACE_MS, so that one splice takes what a
  *   busy container wrote meanwhile: dockerd writes a frame at a time, and a splice for each would cost ten times the CPU.
- * - A disk that refuses leaves the bytes in the pipe, and the FIFO is tried again after RETRY_MS. After `blockMs` of that they are
+ * - A disk that refuses leaves the bytes in the pipe, and the FIFO is tried again after `retryMs`. After `blockMs` of that they are
  *   read out, counted and dropped: a pipe that stays full hangs the container, and dockerd with it. How many lines that were is
  *   noted in the journal before anything is written behind them, and meanwhile in a file that has its room on the disk since the run
  *   began.
@@ -18,9 +18,9 @@
  * to StopLogging, so 0 means that it has closed it, or died.
  */
 import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
-import { DroppedFrames } from './drops.ts'
+import { DroppedFrames, tornFrame } from './drops.ts'
 import { openFifo } from './fifos.ts'
-import { readDropped, segmentPath, writeDropped, writeGap } from './journal.ts'
+import { JournalReader, readDropped, segmentPath, writeDropped, writeGap } from './journal.ts'
 import { EAGAIN, EINTR, EIO, ENOSPC, Epoll, setPipeSize, splice } from './kernel.ts'
 import type { Slots } from './slots.ts'
 
@@ -32,6 +32,8 @@ export type IntakeLimits = {
    * gives every further one two pages; Docker's own take 256 KiB a container, so that 200 containers leave 14 MiB for everybody else.
    */
   pipeBytes: number
+  /** A FIFO whose bytes the disk refuses is tried again after this long, ms. */
+  retryMs: number
 }
 
 /** How one run is taken in. */
@@ -47,12 +49,12 @@ export type OpenOptions = {
 export const INTAKE_LIMITS: IntakeLimits = {
   segmentBytes: 8 * 1024 * 1024,
   pipeBytes: 8 * 1024 * 1024,
+  retryMs: 100,
 }
 
 const PACE_MS = 2
 /** The same where no run is busy: the pipes have room, and fewer turns do. */
 const QUIET_PACE_MS = 5
-const RETRY_MS = 100
 /** Whether a run is still held is looked at this often. */
 const HELD_MS = 20
 /** A wait ends at least this often, should a wake-up ever be missed. */
@@ -178,7 +180,7 @@ export class Intake {
     while (!this.#stopped) {
       due.length = 0
       const held = this.#waiting.size > 0
-      this.#collect(due, held ? HELD_MS : this.#refused.size > 0 ? RETRY_MS : NET_MS, messages)
+      this.#collect(due, held ? HELD_MS : this.#refused.size > 0 ? this.#limits.retryMs : NET_MS, messages)
       if (due.length > 0) {
         Atomics.wait(this.#pause, 0, 0, this.#enlarged.size > 0 ? PACE_MS : QUIET_PACE_MS)
         this.#collect(due, 0, messages)
@@ -297,7 +299,7 @@ export class Intake {
 
   #retry(now: number): void {
     for (const [run, refused] of this.#refused) {
-      if (now - refused.tried < RETRY_MS) continue
+      if (now - refused.tried < this.#limits.retryMs) continue
       refused.tried = now
       if (!refused.dropped && now - refused.since < run.blockMs) this.#drain(run, now)
       else this.#drop(run, refused, now)
@@ -306,18 +308,8 @@ export class Intake {
 
   /** Takes out of the pipe what the disk refuses, unless it takes something again by now. */
   #drop(run: Run, refused: Refused, now: number): void {
-    refused.dropped ??= new DroppedFrames()
+    refused.dropped ??= new DroppedFrames([0, 0], this.#torn(run))
     const { dropped } = refused
-    const before = dropped.lines[0] + dropped.lines[1]
-    try {
-      this.#readOut(run, refused, dropped, now)
-    } finally {
-      if (dropped.lines[0] + dropped.lines[1] > before)
-        writeDropped(run.folder, { offset: this.#slots.written(run.slot), lines: dropped.lines })
-    }
-  }
-
-  #readOut(run: Run, refused: Refused, dropped: DroppedFrames, now: number): void {
     for (let turn = 0; turn < DROP_TURNS; turn++) {
       // Within a frame journalling can't go on.
       if (dropped.needed === 0 && this.#resume(run, refused, now)) return
@@ -335,6 +327,17 @@ export class Intake {
         return
       }
       dropped.count(read)
+      writeDropped(run.folder, { offset: this.#slots.written(run.slot), lines: dropped.linesAndRest })
+    }
+  }
+
+  /** What the journal has of the frame whose rest comes next. */
+  #torn(run: Run): Uint8Array {
+    const reader = new JournalReader(run.folder)
+    try {
+      return tornFrame(reader, this.#slots.written(run.slot))
+    } finally {
+      reader.close()
     }
   }
 
@@ -351,10 +354,10 @@ export class Intake {
   }
 
   /** @returns whether the disk took the note. A segment begins behind it. */
-  #noteGap(run: Run, { lines }: DroppedFrames): boolean {
+  #noteGap(run: Run, dropped: DroppedFrames): boolean {
     try {
       this.#closeSegment(run)
-      writeGap(run.folder, { offset: this.#slots.written(run.slot), lines })
+      writeGap(run.folder, { offset: this.#slots.written(run.slot), lines: dropped.linesAndRest })
       return true
     } catch {
       return false

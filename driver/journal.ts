@@ -66,7 +66,10 @@ export const segmentPath = (folder: string, base: number): string =>
 
 const gapLines = z.tuple([z.int().min(0), z.int().min(0)])
 
-/** Lines, by source, that were dropped where a segment begins. What stands before it may end within a frame. */
+/**
+ * Lines, by source, that were dropped where a segment begins. What stands before it may end within a frame: that one is among them,
+ * and so is a line whose first parts stand before it.
+ */
 export type Gap = { offset: number; lines: SourcePair }
 
 const gapPath = (folder: string, offset: number): string =>
@@ -234,6 +237,11 @@ export class JournalReader {
   /** The first gap behind `passed` and not before `offset`, of those that a read has come across. */
   gapFrom(offset: number, passed: number): Gap | undefined {
     return this.#gaps.find((gap) => gap.offset > passed && gap.offset >= offset)
+  }
+
+  /** Offset of the last gap before `end`; −1 where there is none. */
+  gapBefore(end: number): number {
+    return this.#gaps.findLast((gap) => gap.offset < end)?.offset ?? -1
   }
 
   /** Where each segment begins, in order. */

@@ -80,6 +80,11 @@ export class Lines {
     return true
   }
 
+  /** What is pending of a source is part of a line whose rest is lost. */
+  giveUp(source: Source): void {
+    this.#pending[source] = undefined
+  }
+
   #part(chunk: ChunkBuilder, frame: Frame): void {
     const { source } = frame
     const { workspace } = chunk

@@ -8,7 +8,8 @@ import { readFileSync } from 'node:fs'
 import type { KafkaConfig } from 'kafkajs'
 import { z } from 'zod'
 
-const path = z.string().startsWith('/', { error: 'must be an absolute path' }).optional()
+/** A file, named by a setting. */
+export const filePath = z.string().startsWith('/', { error: 'must be an absolute path' }).optional()
 
 /** Settings that every program of ours has, to be spread into its schema. */
 export const securitySettings = {
@@ -17,11 +18,11 @@ export const securitySettings = {
     .transform((text) => text === 'true')
     .prefault('false')
     .describe('Whether the brokers are spoken to over TLS.'),
-  KAFKA_CA_FILE: path.describe(
+  KAFKA_CA_FILE: filePath.describe(
     'Certificates (PEM) of who signs those of the brokers. Without it: those that Node knows.',
   ),
-  KAFKA_CERT_FILE: path.describe('Our own certificate (PEM), where the brokers ask for one.'),
-  KAFKA_KEY_FILE: path.describe('The private key (PEM) of our certificate.'),
+  KAFKA_CERT_FILE: filePath.describe('Our own certificate (PEM), where the brokers ask for one.'),
+  KAFKA_KEY_FILE: filePath.describe('The private key (PEM) of our certificate.'),
   KAFKA_SASL_MECHANISM: z
     .enum(['plain', 'scram-sha-256', 'scram-sha-512'], { error: 'must be plain, scram-sha-256 or scram-sha-512' })
     .optional()
@@ -31,7 +32,7 @@ export const securitySettings = {
     .string()
     .optional()
     .describe('Our password. Whoever may inspect the plugin or the container can read it.'),
-  KAFKA_SASL_PASSWORD_FILE: path.describe('File with our password, in place of `KAFKA_SASL_PASSWORD`.'),
+  KAFKA_SASL_PASSWORD_FILE: filePath.describe('File with our password, in place of `KAFKA_SASL_PASSWORD`.'),
 }
 
 const schema = z.object(securitySettings)

@@ -75,6 +75,8 @@ it.each([
   'while Kafka is away as well, containers go on and stop as ever; each line lands or is counted%s',
   async (_, kill) => {
     const container = await start(`dropped-${kill}`)
+    // Not all of its lines will land, and whatever comes of that is told here.
+    await using _forgotten = { [Symbol.asyncDispose]: () => house.forget(container) }
     const before = await lostToDisk()
     let lost = 0
     const lasting = await house.run({
@@ -108,7 +110,6 @@ it.each([
     )
     const landed = numbers()
     expect(landed).toEqual([...new Set(landed)].sort((a, b) => a - b))
-    await house.forget(container)
 
     const after = await start(`afterwards-${kill}`)
     await house.landed(after)

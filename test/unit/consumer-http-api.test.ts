@@ -1,3 +1,4 @@
+import pino from 'pino'
 import { Registry } from 'prom-client'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { httpApi } from '../../consumer/http-api.ts'
@@ -8,6 +9,7 @@ const nothing = { files: 0, bytes: 0, total: {}, problems: [], losses: [] }
 let api: Awaited<ReturnType<typeof httpApi>>
 beforeAll(async () => {
   api = await httpApi({
+    log: pino({ level: 'silent' }),
     trouble: () => undefined,
     metrics: new Registry(),
     routes: [ledgerRoutes({ ledger: new Ledger().state, verify: async () => nothing as never })],

@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, t
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { deferredRecords } from '../../wire/deferred-records.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { filesOf, Life, landAll, NOON, topicOf } from '../support/landing.ts'
 
@@ -183,5 +184,26 @@ describe('landing', () => {
       reason: expect.any(String),
     })
     expect(Object.keys(filesOf(root.path))).toEqual(['s/m/2026-11-23.log'])
+  })
+
+  it('records whose batch does not inflate are dead letters, the batch kept once, and the next one lands', async () => {
+    using root = temporaryFolder()
+    const [good] = topicOf([{ partition: 0, module: 'm', run: 1, first: 1, count: 1 }])
+    const records = deferredRecords(
+      { compressed: Buffer.from('garbage'), count: 2, context: { firstOffset: '0' }, decode: () => [] },
+      () => {
+        throw new Error('incorrect header check')
+      },
+    )
+    const topic = [
+      ...records.map((message) => ({ partition: 0, message })),
+      { ...good!, message: { ...good!.message, offset: '2' } },
+    ]
+    const { landing } = await landAll(root.path, topic)
+    expect(landing.counts).toMatchObject({ records: 3, lines: 1, undecodable: 2 })
+    const letters = [0, 1].map((offset) => join(root.path, `.tallyman/dead-letters/t-0-${offset}`))
+    expect(letters.map((letter) => readFileSync(`${letter}.value`, 'utf8'))).toEqual(['garbage', ''])
+    for (const letter of letters)
+      expect(JSON.parse(readFileSync(`${letter}.json`, 'utf8'))).toMatchObject({ reason: 'not-inflated' })
   })
 })

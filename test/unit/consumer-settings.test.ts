@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { settingsSchema } from '../../consumer/settings.ts'
+import { consumerSettings, settingsSchema } from '../../consumer/settings.ts'
 import { readSettings, type SettingsError } from '../../wire/settings.ts'
 
 const read = (env: Record<string, string>) => readSettings(settingsSchema, env, ['KAFKA_'])
@@ -21,7 +21,30 @@ describe("the consumer's settings", () => {
       KEEP_DAYS: 7,
       OPEN_FILES: 256,
       HTTP_ADDR: { host: '127.0.0.1', port: 4680 },
+      RATE_LIMIT: 3000,
+      STREAMS_MAX: 64,
     })
+  })
+
+  it.each(['0.0.0.0:4680', '[::]:4680', '10.1.2.3:4680', 'logs.example:4680'])(
+    'do not serve everything to everybody at %s',
+    (HTTP_ADDR) => {
+      expect(() => consumerSettings({ HTTP_ADDR })).toThrow(/beyond loopback.*set TOKENS_FILE, or serve 127\.0\.0\.1/)
+    },
+  )
+
+  it.each(['127.0.0.1:0', '127.9.9.9:80', '[::1]:80', 'localhost:80'])('need no token at %s', (HTTP_ADDR) => {
+    expect(consumerSettings({ HTTP_ADDR }).TOKENS_FILE).toBeUndefined()
+  })
+
+  it.each([
+    [{ TOKENS_FILE: '/none' }, /TOKENS_FILE=\/none can't be read: ENOENT/],
+    [{ TOKENS_FILE: import.meta.filename, HTTP_ADDR: '0.0.0.0:80' }, /line 1: is no JSON object.*and \d+ more/],
+    [{ TOKEN_FILE: '/etc/tokens' }, /TOKEN_FILE is not known; the nearest known one is TOKENS_FILE/],
+    [{ TLS_CERT_FILE: '/none' }, /TLS_CERT_FILE and TLS_KEY_FILE go together/],
+    [{ TLS_CERT_FILE: '/none', TLS_KEY_FILE: '/none' }, /TLS_CERT_FILE=\/none and TLS_KEY_FILE=\/none: ENOENT/],
+  ])('%j are refused before anything is served', (env, message) => {
+    expect(() => consumerSettings(env)).toThrow(message)
   })
 
   it('name every mistake at once', () => {

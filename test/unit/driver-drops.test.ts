@@ -68,9 +68,9 @@ describe('what is dropped', () => {
 })
 
 describe('a gap in the journal', () => {
-  it('takes the numbers of its lines, and of the one that it cut off, and what follows is as it was printed', () => {
+  it('takes the numbers of its lines, the one that it cut off among them, and what follows is as it was printed', () => {
     const [one, torn, after] = [line('one'), line('torn'), line('after')]
-    for (let cut = 12; cut < torn.length; cut++) {
+    for (let cut = 0; cut < torn.length; cut++) {
       using folder = temporaryFolder()
       const before = Buffer.concat([one, torn.subarray(0, cut)])
       appendFileSync(segmentPath(folder.path, 0), before)
@@ -90,12 +90,12 @@ describe('a gap in the journal', () => {
       const lost: LostRange[] = []
       cursor.passGap((range) => lost.push(range))
       expect(lost).toEqual([
-        { source: 0, from: 2, count: 5, reason: 'disk' },
+        { source: 0, from: 2, count: 4, reason: 'disk' },
         { source: 1, from: 1, count: 2, reason: 'disk' },
       ])
       chunk.begin(cursor.lines.next, 1_000_000)
       expect(cursor.advance(chunk, end, true, () => true)).toBe(true)
-      expect(taken()).toEqual({ lines: 1, first: [7, 3], text: 'after' })
+      expect(taken()).toEqual({ lines: 1, first: [6, 3], text: 'after' })
       expect(cursor.state(0).gap).toBe(before.length)
     }
   })

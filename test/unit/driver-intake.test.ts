@@ -9,7 +9,7 @@ import { Slots } from '../../driver/slots.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
 const OPTIONS = { blockMs: 1000 }
-const LIMITS = { segmentBytes: 1000 }
+const LIMITS = { segmentBytes: 1000, retryMs: 100 }
 
 function house(pipeBytes = 1024 * 1024) {
   const slots = new Slots()

@@ -1,0 +1,156 @@
+/**
+ * What every request passes before its handler: whose it is, whether a page of somebody else sent it, and whether its caller asks
+ * too much; and the line in the log that says who read what.
+ *
+ * Invariants
+ * - A request has an `access` before its handler runs, or is refused; only routes that are `open` take one without a token.
+ * - A page of another site gets nothing done in the name of a reader whose browser it runs in: not by the cookie, and not by standing
+ *   inside the network of a consumer that asks for no token. Browsers say who sends a request; where tokens are off, the name that
+ *   was asked for has to be a loopback one as well, or a name that somebody points at 127.0.0.1 would make a page of theirs one of ours.
+ * - What is counted is given back when the connection closes, however it does.
+ * - No token stands in the log.
+ */
+import cookie from '@fastify/cookie'
+import rateLimit, { type CreateRateLimitOptions } from '@fastify/rate-limit'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Logger } from 'pino'
+import { type Access, ANYBODY, NOBODY } from './access.ts'
+import { ConsumerError } from './errors.ts'
+import { isLoopback } from './loopback.ts'
+import type { Sessions } from './sessions.ts'
+import type { Bearer, Tokens } from './tokens.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Answers without a token, and hides from its answer what only a token shows. */
+    open?: boolean
+    /** Goes on for long: a caller may have so many at once. */
+    stream?: boolean
+    /** What a reader does here, for the log. */
+    audit?: string
+  }
+  interface FastifyRequest {
+    access: Access
+    /** How many lines were sent, for the log. */
+    linesSent?: number
+  }
+}
+
+export type GuardSources = {
+  log: Pick<Logger, 'info'>
+  /** Undefined: whoever reaches the consumer may read everything. */
+  tokens: Tokens | undefined
+  sessions: Sessions | undefined
+  /** Requests a minute of one caller; 0: any number. */
+  requests: number
+  /** Streams at once of one caller. */
+  streams: number
+}
+
+export const SESSION_COOKIE = 'tallyman-session'
+
+const MINUTE_MS = 60_000
+
+/** Everything that is registered after it is guarded. */
+export async function guard(
+  api: FastifyInstance,
+  { log, tokens, sessions, requests, streams }: GuardSources,
+): Promise<void> {
+  await api.register(cookie)
+  await api.register(rateLimit, { global: false })
+  const limits: CreateRateLimitOptions = {
+    max: requests,
+    timeWindow: MINUTE_MS,
+    keyGenerator: ({ access, ip }) => (access === NOBODY ? ip : `token ${access.name}`),
+  }
+  const limit = requests === 0 ? undefined : api.createRateLimit(limits)
+  const open = new Map<FastifyRequest, { reply: FastifyReply; caller: string; key: string | undefined }>()
+
+  const identify = (request: FastifyRequest): Bearer | undefined => {
+    const header = /^Bearer +(\S{1,1024})$/i.exec(request.headers.authorization ?? '')
+    if (header) return tokens?.find(header[1]!)
+    const cookie = request.cookies[SESSION_COOKIE]
+    return cookie === undefined ? undefined : sessions?.find(cookie)
+  }
+  // A token that was taken away, or reads less than before, reads no further.
+  tokens?.onChange(() => {
+    for (const [request, { reply, key }] of open) {
+      const bearer = identify(request)
+      if (bearer?.key !== key || bearer?.access.services.join('\0') !== request.access.services.join('\0')) {
+        reply.raw.destroy()
+      }
+    }
+  })
+
+  // Never read before the hook has set it.
+  api.decorateRequest('access', null as unknown as Access)
+  api.decorateRequest('linesSent', undefined)
+  api.addHook('onRequest', async (request, reply) => {
+    const { config } = request.routeOptions
+    refuseForeignPages(request, config.open === true)
+    if (!tokens) refuseForeignNames(request)
+    const bearer = tokens && identify(request)
+    request.access = tokens ? (bearer?.access ?? NOBODY) : ANYBODY
+    const limited = await limit?.(request)
+    if (limited && !limited.isAllowed && limited.isExceeded) {
+      reply.header('retry-after', limited.ttlInSeconds)
+      const message = `more than ${limited.max} requests in a minute; ask again in ${limited.ttlInSeconds} s (the consumer's setting RATE_LIMIT says how many may be)`
+      throw new ConsumerError('ASKED_TOO_OFTEN', message)
+    }
+    if (request.access === NOBODY && !config.open) {
+      const given = request.headers.authorization !== undefined || request.cookies[SESSION_COOKIE] !== undefined
+      if (given) audit(log, request, { audit: 'refused' })
+      reply.header('www-authenticate', 'Bearer realm="tallyman"')
+      const what = given ? 'the token or session is not, or no longer, let in' : 'a token is needed'
+      throw new ConsumerError('TOKEN_REFUSED', `${what}; send one that TOKENS_FILE lists as Authorization: Bearer …`)
+    }
+    if (config.stream) {
+      const caller = tokens ? request.access.name : request.ip
+      const others = open.values().filter((one) => one.caller === caller)
+      if (others.toArray().length >= streams) {
+        const message = `${streams} streams are open already; close one (the consumer's setting STREAMS_MAX says how many may be)`
+        throw new ConsumerError('ASKED_TOO_OFTEN', message)
+      }
+      open.set(request, { reply, caller, key: bearer?.key })
+      reply.raw.once('close', () => open.delete(request))
+    }
+  })
+  api.addHook('preHandler', async (request, reply) => {
+    const what = request.routeOptions.config.audit
+    if (what === undefined) return
+    const began = performance.now()
+    reply.raw.once('close', () => {
+      const { statusCode: status, writableFinished: whole } = reply.raw
+      const { linesSent: lines, query, params } = request
+      const ms = Math.round(performance.now() - began)
+      audit(log, request, { audit: what, query, params, status, lines, whole, ms })
+    })
+  })
+}
+
+/**
+ * @param open for an address that somebody types, or follows a link to
+ * @throws ConsumerError for what a page of another site sends
+ */
+function refuseForeignPages(request: FastifyRequest, open: boolean): void {
+  const { host, origin, 'sec-fetch-site': site } = request.headers
+  const reads = open && (request.method === 'GET' || request.method === 'HEAD')
+  const own = site === undefined ? origin === undefined || URL.parse(origin)?.host === host : site === 'same-origin'
+  if (!reads && !own && site !== 'none') {
+    throw new ConsumerError('FOREIGN_PAGE', 'a page of another site may not ask here')
+  }
+}
+
+/** @throws ConsumerError where the consumer is called by a name that is not this machine's own */
+function refuseForeignNames({ headers: { host = 'localhost' } }: FastifyRequest): void {
+  const name = URL.parse(`http://${host}`)?.hostname.replace(/^\[|\]$/g, '') ?? ''
+  if (isLoopback(name)) return
+  const message =
+    'without TOKENS_FILE the consumer answers as localhost or 127.0.0.1 alone; a proxy in front of it has to send such a Host'
+  throw new ConsumerError('FOREIGN_PAGE', message)
+}
+
+/** Who did what, as a line of the log. */
+export function audit(log: Pick<Logger, 'info'>, request: FastifyRequest, what: Record<string, unknown>): void {
+  log.info({ ...what, who: request.access.name, address: request.ip, path: request.routeOptions.url }, 'audit')
+}

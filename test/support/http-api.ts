@@ -1,0 +1,88 @@
+/** The consumer's HTTP server without a consumer behind it, in a folder that holds its tokens. */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import pino from 'pino'
+import { Registry } from 'prom-client'
+import { type HttpSources, httpApi } from '../../consumer/http-api.ts'
+import { newToken, Tokens } from '../../consumer/tokens.ts'
+import { temporaryFolder } from './folder.ts'
+
+/** How often changed files are looked for, ms. */
+export const LOOK_MS = 10
+
+/** Tokens by their names, and what they may read. */
+export type TokenNames = Record<string, readonly string[]>
+
+/** A TOKENS_FILE that can be written anew: a name keeps its token. */
+export class TokensFile {
+  readonly path: string
+  #made = new Map<string, { token: string; line: string }>()
+
+  constructor(folder: string, names: TokenNames) {
+    this.path = join(folder, 'tokens')
+    this.write(names)
+  }
+
+  write(names: TokenNames): void {
+    const lines = Object.entries(names).map(([name, services]) => {
+      const made = this.#made.get(name) ?? newToken(name, services)
+      this.#made.set(name, made)
+      return JSON.stringify({ ...JSON.parse(made.line), services })
+    })
+    writeFileSync(this.path, `# who may read what\n\n${lines.join('\n')}\n`)
+  }
+
+  token(name: string): string {
+    return this.#made.get(name)!.token
+  }
+}
+
+export class Api implements AsyncDisposable {
+  readonly server: FastifyInstance
+  /** What it logged, parsed. */
+  readonly log: Record<string, unknown>[]
+  readonly tokens: TokensFile
+  #stack: AsyncDisposableStack
+
+  /** @param names undefined: no token is needed */
+  static async create(names?: TokenNames, sources: Partial<HttpSources> = {}): Promise<Api> {
+    await using stack = new AsyncDisposableStack()
+    const file = new TokensFile(stack.use(temporaryFolder()).path, names ?? {})
+    const lines: Record<string, unknown>[] = []
+    const log = pino({}, { write: (line) => lines.push(JSON.parse(line)) })
+    const tokens = names && stack.use(new Tokens(file.path, log, LOOK_MS))
+    const server = await httpApi({
+      ...{ log, tokens, trouble: () => undefined, metrics: new Registry(), routes: [] },
+      ...sources,
+    })
+    stack.defer(() => server.close())
+    return new Api(server, lines, file, stack.move())
+  }
+
+  private constructor(
+    server: FastifyInstance,
+    log: Record<string, unknown>[],
+    tokens: TokensFile,
+    stack: AsyncDisposableStack,
+  ) {
+    this.server = server
+    this.log = log
+    this.tokens = tokens
+    this.#stack = stack
+  }
+
+  /** @returns its address, once it listens on a free port of 127.0.0.1 */
+  async listen(): Promise<string> {
+    return this.server.listen({ host: '127.0.0.1', port: 0 })
+  }
+
+  /** The headers of a token's bearer. */
+  as(name: string): { authorization: string } {
+    return { authorization: `Bearer ${this.tokens.token(name)}` }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stack.disposeAsync()
+  }
+}
