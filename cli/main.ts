@@ -5,8 +5,7 @@
  */
 import Table from 'cli-table3'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import type { LedgerAnswer, LedgerRow, LineCount } from '../consumer/api-schema.ts'
-import type { Verification } from '../consumer/verify.ts'
+import type { LedgerAnswer, LedgerRow, LineCount, VerifyAnswer } from '../consumer/api-schema.ts'
 
 const EXIT_BAD = 1
 const EXIT_FAILED = 2
@@ -111,7 +110,7 @@ program
   .option('--max-loss <ratio>', 'lost lines by all lines; more are too many', ratio, 0.0001)
   .option('--json', 'as the consumer says it')
   .action(async ({ json, maxLoss, ...query }: { json?: boolean; maxLoss: number } & Record<string, string>) => {
-    const found = await ask<Verification>('/api/v1/verify', query)
+    const found = await ask<VerifyAnswer>('/api/v1/verify', query)
     const { total, problems } = found
     const bad = problems.length > 0 || total.ratio > maxLoss
     if (json) console.log(JSON.stringify(found, undefined, 2))
@@ -119,7 +118,7 @@ program
     process.exitCode = bad ? EXIT_BAD : 0
   })
 
-function report({ files, bytes, total, problems, losses }: Verification, maxLoss: number): void {
+function report({ files, bytes, total, problems, losses }: VerifyAnswer, maxLoss: number): void {
   console.log(`${number(files)} files, ${number(bytes)} bytes read\n`)
   console.log(table(COUNTS, [cells(total)], 0))
   if (losses.length > 0) {

@@ -343,8 +343,63 @@ export const runRow = z.object({
   sources: z.object({ stdout: ledgerSource, stderr: ledgerSource }),
 })
 export type RunRow = z.infer<typeof runRow>
-export const ledgerAnswer = z.object({ total: lineCount, rows: z.union([z.array(ledgerRow), z.array(runRow)]) })
+export const ledgerAnswer = z.object({
+  total: lineCount,
+  rows: z.union([z.array(ledgerRow), z.array(runRow)]),
+  partial: z.array(gap),
+})
 export type LedgerAnswer = z.infer<typeof ledgerAnswer>
+
+/** `GET /api/v1/verify`: the files held against the ledger, byte by byte, and what was lost. */
+export const verifyQuery = z.strictObject({
+  service: z.string().optional(),
+  module: z.string().optional(),
+  since: day.optional(),
+})
+export type VerifyQuery = z.infer<typeof verifyQuery>
+const numberRange = z.tuple([count, count])
+export const problem = z
+  .object({
+    file: z.string(),
+    what: z
+      .enum(['missing', 'short', 'changed', 'uncounted', 'index'])
+      .describe(
+        '`short`: it ends too early; `changed`: bytes differ; `uncounted`: index and ledger disagree about it; `index`: the index is damaged.',
+      ),
+    position: count.optional().describe('First byte of the first stretch that differs.'),
+    bytes: count.optional().describe('Length of that stretch.'),
+    run: z.string().optional().describe('Which run printed it.'),
+    numbers: z
+      .tuple([numberRange, numberRange])
+      .optional()
+      .describe('First and last number of its lines, of stdout and of stderr; 0 and 0 where it has none.'),
+    lines: count.describe('Lines in all stretches that differ.'),
+    message: z.string(),
+  })
+  .describe('A file that is not as it was written.')
+export type Problem = z.infer<typeof problem>
+export const loss = z
+  .object({
+    ...names.shape,
+    host: z.string(),
+    container: z.string(),
+    run: z.string(),
+    source: z.enum(['stdout', 'stderr']),
+    from: count,
+    to: count,
+    reason: z.string(),
+  })
+  .describe('Numbers of lines that never came, of a run.')
+export type Loss = z.infer<typeof loss>
+export const verifyAnswer = z.object({
+  files: count,
+  bytes: count,
+  total: lineCount,
+  problems: z.array(problem),
+  losses: z.array(loss),
+  partial: z.array(gap),
+})
+export type VerifyAnswer = z.infer<typeof verifyAnswer>
 
 /** `/api/v1/session`: GET who one is, POST to log in with a token (sets a cookie), DELETE to log out. */
 export const sessionBody = z.strictObject({ token: z.string().min(1).max(1024) })

@@ -49,7 +49,7 @@ export function answerLedger(state: LedgerState, query: LedgerQuery, may: Access
   const wanted = matches(query, may)
   const totals = [...state.totals.values()].filter(wanted).filter(({ day }) => day >= (query.since ?? ''))
   const total = countOf(totals)
-  if (query.by === 'run') return { total, rows: runRows(state, wanted, query, now) }
+  if (query.by === 'run') return { total, rows: runRows(state, wanted, query, now), partial: [] }
   const keys = KEYS[query.by]
   const groups = Map.groupBy(totals, (of) => JSON.stringify(keys.map((key) => of[key])))
   const rows = [...groups.values()].map((group): LedgerRow => {
@@ -57,7 +57,7 @@ export function answerLedger(state: LedgerState, query: LedgerQuery, may: Access
     return { ...names, ...countOf(group), last: iso(Math.max(...group.map(({ last }) => last))) }
   })
   const order = (row: LedgerRow) => keys.map((key) => row[key]).join('\0')
-  return { total, rows: rows.sort((a, b) => (order(a) < order(b) ? -1 : 1)) }
+  return { total, rows: rows.sort((a, b) => (order(a) < order(b) ? -1 : 1)), partial: [] }
 }
 
 function runRows({ runs }: LedgerState, wanted: ReturnType<typeof matches>, query: LedgerQuery, now: number): RunRow[] {

@@ -11,9 +11,8 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { LRUCache } from 'lru-cache'
-import { z } from 'zod'
 import type { Access } from './access.ts'
-import { day, type LineCount } from './api-schema.ts'
+import type { Loss, Problem, VerifyAnswer, VerifyQuery } from './api-schema.ts'
 import type { State } from './checkpoint.ts'
 import { type Row, readIndex } from './index-log.ts'
 import { countOf } from './ledger-api.ts'
@@ -21,43 +20,6 @@ import { nameOf, pathComponent } from './names.ts'
 
 /** Files that are held open at most. */
 const OPEN_FILES = 64
-
-export const verifyQuery = z.strictObject({
-  service: z.string().optional(),
-  module: z.string().optional(),
-  since: day.optional(),
-})
-export type VerifyQuery = z.infer<typeof verifyQuery>
-
-/** A file that is not as it was written. */
-export type Problem = {
-  file: string
-  /** `missing`; `short`: it ends too early; `changed`: bytes differ; `uncounted`: index and ledger disagree about it; `index`: the index is damaged. */
-  what: 'missing' | 'short' | 'changed' | 'uncounted' | 'index'
-  /** The first stretch that differs: from this byte on, the run that printed it and the numbers of its lines. */
-  position?: number
-  bytes?: number
-  run?: string
-  numbers?: Row['numbers']
-  /** Lines in all stretches that differ. */
-  lines: number
-  message: string
-}
-
-/** Lines that never came, of a run. */
-export type Loss = {
-  service: string
-  module: string
-  host: string
-  container: string
-  run: string
-  source: 'stdout' | 'stderr'
-  from: number
-  to: number
-  reason: string
-}
-
-export type Verification = { files: number; bytes: number; total: LineCount; problems: Problem[]; losses: Loss[] }
 
 /**
  * @param state what the checkpoint says, which does not change while this runs but by growing
@@ -68,14 +30,21 @@ export async function verify(
   state: State,
   query: VerifyQuery,
   may: Access['may'],
-): Promise<Verification> {
+): Promise<VerifyAnswer> {
   const { since = '' } = query
   const named = (of: { service: string; module: string }): boolean =>
     may(of.service) &&
     (query.service === undefined || of.service === query.service) &&
     (query.module === undefined || of.module === query.module)
   const totals = [...state.totals.values()].filter((of) => named(of) && of.day >= since)
-  const found: Verification = { files: 0, bytes: 0, total: countOf(totals), problems: [], losses: losses(state, named) }
+  const found: VerifyAnswer = {
+    files: 0,
+    bytes: 0,
+    total: countOf(totals),
+    problems: [],
+    losses: losses(state, named),
+    partial: [],
+  }
   const readable = foldersOf([...state.totals.values(), ...state.runs.values()], may)
   // All of one moment, before anything is read: what is landed meanwhile belongs to another.
   const files = new Map(state.files)
@@ -105,7 +74,7 @@ async function verifyDay(
   { service, module }: VerifyQuery,
   readable: (folder: string) => boolean,
   lengths: State['files'],
-  found: Verification,
+  found: VerifyAnswer,
 ): Promise<void> {
   const [ofService, ofModule] = [service, module].map((name) => (name === undefined ? undefined : pathComponent(name)))
   const files = new Map<string, Read>()
