@@ -7,7 +7,6 @@
  *
  * Invariants
  * - A row is of one run, and of bytes that stand together. What follows it of the same run joins it, up to MAX_ROW_BYTES.
- * - A row of `raw` is of one source, because its lines do not say of which they are.
  * - It is written at tracked positions and made durable before the checkpoint that says how long it is: what stands behind that
  *   length is nothing, and is written over.
  */
@@ -68,9 +67,6 @@ const sameNames = (a: Names | undefined, b: Names | undefined): boolean =>
     a?.module === b?.module &&
     a?.format === b?.format)
 
-/** Whether a row holds lines of stdout; one of `raw` holds no others then. */
-const ofStdout = ({ numbers }: Pick<Row, 'numbers'>): boolean => numbers[0][0] !== 0
-
 const join2 = ([a, b]: Numbers, [c, d]: Numbers): Numbers => [a || c, Math.max(b, d)]
 
 export class IndexLog {
@@ -98,8 +94,7 @@ export class IndexLog {
       last.run === row.run &&
       last.position + last.bytes === row.position &&
       last.bytes < MAX_ROW_BYTES &&
-      sameNames(last.names, row.names) &&
-      (row.names?.format !== 'raw' || ofStdout(last) === ofStdout(row))
+      sameNames(last.names, row.names)
     ) {
       last.bytes += bytes.length
       last.lines += row.lines
