@@ -8,8 +8,7 @@ import { inSoak } from './test/support/soak.ts'
 export default defineConfig({
   test: {
     projects: [
-      // A limit that tells what hangs from what is slow on a busy machine.
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
       {
         test: {
           name: 'system',

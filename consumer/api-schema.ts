@@ -395,6 +395,7 @@ export const verifyAnswer = z.object({
   files: count,
   bytes: count,
   total: lineCount,
+  removed: count.describe('Lines that were written to days that are not kept any more; they are not in `total`.'),
   problems: z.array(problem),
   losses: z.array(loss),
   partial: z.array(gap),

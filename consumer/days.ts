@@ -14,6 +14,10 @@ export type Day = {
 
 const DAY_MS = 86_400_000
 
+/** The day that is so many days after another; their names are a calendar's, whatever the zone. */
+export const dayAfter = (day: string, days: number): string =>
+  new Date(Date.parse(day) + days * DAY_MS).toISOString().slice(0, 10)
+
 export class Days {
   #format: Intl.DateTimeFormat
   #known: Day[] = []
@@ -38,6 +42,13 @@ export class Days {
     this.#known.unshift(day)
     this.#known.length = Math.min(this.#known.length, 16)
     return day
+  }
+
+  /** The day of this name. */
+  named(name: string): Day {
+    // Noon in Greenwich is on that day nearly everywhere, and on the day after in the far east.
+    const day = this.at(Date.parse(`${name}T12:00:00Z`))
+    return day.name > name ? this.at(day.start - 1) : day
   }
 
   /** The first ms of the day `name`, or of the day after it, looked for from `inside` on. Days have 23 to 25 hours. */

@@ -20,6 +20,8 @@ export const ERRORS = {
   DISK_REFUSED: 'operator',
   DISK_NEARLY_FULL: 'operator',
   FILE_TAMPERED: 'operator',
+  FILE_NOT_COMPRESSED: 'operator',
+  HOUSEKEEPING_FAILED: 'operator',
   RECORDS_EXPIRED: 'operator',
   TOPIC_RECREATED: 'operator',
   RECORD_UNDECODABLE: 'sender',

@@ -7,6 +7,7 @@
  *
  * Invariants
  * - A row is of one run, and of bytes that stand together. What follows it of the same run joins it, up to MAX_ROW_BYTES.
+ * - A row of `raw` is of one source, because its lines do not say of which they are.
  * - It is written at tracked positions and made durable before the checkpoint that says how long it is: what stands behind that
  *   length is nothing, and is written over.
  */
@@ -67,6 +68,9 @@ const sameNames = (a: Names | undefined, b: Names | undefined): boolean =>
     a?.module === b?.module &&
     a?.format === b?.format)
 
+/** Whether a row holds lines of stdout; one of `raw` holds no others then. */
+const ofStdout = ({ numbers }: Pick<Row, 'numbers'>): boolean => numbers[0][0] !== 0
+
 const join2 = ([a, b]: Numbers, [c, d]: Numbers): Numbers => [a || c, Math.max(b, d)]
 
 export class IndexLog {
@@ -94,7 +98,8 @@ export class IndexLog {
       last.run === row.run &&
       last.position + last.bytes === row.position &&
       last.bytes < MAX_ROW_BYTES &&
-      sameNames(last.names, row.names)
+      sameNames(last.names, row.names) &&
+      (row.names?.format !== 'raw' || ofStdout(last) === ofStdout(row))
     ) {
       last.bytes += bytes.length
       last.lines += row.lines
@@ -109,6 +114,16 @@ export class IndexLog {
     const rows = this.#rows.get(day)
     if (rows) rows.push(added)
     else this.#rows.set(day, [added])
+  }
+
+  /** Lets go of a day that is removed: no row of it comes any more. */
+  forget(day: string): void {
+    this.#lengths.delete(day)
+  }
+
+  /** Where a day's log is. */
+  pathOf(day: string): string {
+    return join(this.#folder, day)
   }
 
   /** How long each day's log is; rows that are pending are not in there. */

@@ -31,6 +31,8 @@ export type LandingOptions = {
 
 export class Landing {
   readonly counts: Counts = { records: 0, lines: 0, doubled: 0, misdated: 0, undecodable: 0 }
+  /** When the newest of the records was appended, ms since 1970. */
+  newest = Number.NEGATIVE_INFINITY
   /** When the first lines of the chunks since `takeTimes` were printed, ms since 1970. */
   #times: number[] = []
   #topic: string
@@ -73,6 +75,7 @@ export class Landing {
       return
     }
     const appended = Number(message.timestamp)
+    if (appended > this.newest) this.newest = appended
     // Of a chunk without lines nothing is known but when it came.
     const time = chunk.lines > 0 ? Number(chunk.t0 / 1_000_000n) : appended
     const wanted = this.#ledger.enter(chunk, this.#layout.dayOf(time, appended), partition)

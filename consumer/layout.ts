@@ -9,10 +9,11 @@
  * - A line's bytes are a pure function of its chunk: no clock, no counter of ours.
  * - Every line ends in one newline and holds no other. A piece of a line that was cut is a line of its own, because
  *   lines of other containers may stand between it and the next.
+ * - An extent of `raw` is of one source: the lines themselves do not say of which they are.
  * - Nothing is allocated per line in `text` and `raw`: a chunk's bytes are copied into the workspace once, and from there each
- *   line is moved by `copyWithin`, behind a stamp that is written anew only when its millisecond changes.
+ *   line is moved by `copyWithin`, behind a stamp of which all but the milliseconds are written once a second.
  */
-import { type Chunk, STDERR } from '../wire/chunk.ts'
+import { type Chunk, type SourcePair, STDERR } from '../wire/chunk.ts'
 import type { Day, Days } from './days.ts'
 import type { Row } from './index-log.ts'
 import { sourceOf } from './ledger.ts'
@@ -26,6 +27,26 @@ export type LineFormat = 'text' | 'raw' | 'jsonl'
 export type Extent = Pick<Row, 'lines' | 'numbers' | 'tmin' | 'tmax'> & { day: string; bytes: Uint8Array }
 
 export type LaidOut = { extents: Extent[]; misdated: number }
+
+/** Where in the workspace the prefix of stderr begins, behind that of stdout, where that ends, and the second that both show. */
+type Prefixes = { stderr: number; end: number; second: number }
+
+/** How far a chunk is laid out. */
+type Pass = {
+  chunk: Chunk
+  wanted: Uint8Array | undefined
+  prefixes: Prefixes | undefined
+  times: Times
+  /** The day of arrival. */
+  append: Day
+  /** The next line, where its bytes are, and where they go. */
+  line: number
+  at: number
+  out: number
+  /** What the next line of each source is numbered. */
+  numbers: SourcePair
+  misdated: number
+}
 
 /** `2026-11-23T08:24:41.123Z ` */
 const STAMP_BYTES = 25
@@ -46,12 +67,13 @@ const stampName = (name: string): string =>
 const percent = (character: string): string => `%${character.charCodeAt(0).toString(16).toUpperCase()}`
 
 export class Layout {
+  /** The first day that is kept. Whoever raises it does so between two records, with the checkpoint. */
+  floor = ''
   readonly format: LineFormat
   #days: Days
   #keepDays: number
   /** The prefixes of stdout and stderr, the chunk's bytes, then the lines as they go to the file. */
   #workspace = new Uint8Array(2 * 1024 * 1024)
-  #stampMs = -1
   #encoder = new TextEncoder()
   #utf8 = new TextDecoder('utf-8', { fatal: true })
 
@@ -72,122 +94,135 @@ export class Layout {
     const base = prefixes ? prefixes.end : 0
     this.#reserve(chunk, base, prefixes)
     this.#workspace.set(chunk.data, base)
-    const times = new Times(chunk)
-    const append = this.#days.at(appended)
-    const laid: LaidOut = { extents: [], misdated: 0 }
-    let day: Day | undefined
-    let name = ''
-    let out = base + chunk.data.length
-    let start = out
+    const pass: Pass = {
+      ...{ chunk, wanted, prefixes, times: new Times(chunk), append: this.#days.at(appended) },
+      ...{ line: 0, at: base, out: base + chunk.data.length, numbers: [chunk.first[0], chunk.first[1]], misdated: 0 },
+    }
+    const extents: Extent[] = []
+    while (pass.line < chunk.lines) {
+      const extent = this.#extent(pass)
+      if (extent) extents.push(extent)
+    }
+    return { extents, misdated: pass.misdated }
+  }
+
+  /**
+   * Lays out the lines from the pass's own on that stand together: up to one of another day or, where lines do not say it
+   * themselves, of the other source.
+   * @returns undefined where none is left that is wanted
+   */
+  #extent(pass: Pass): Extent | undefined {
+    const { chunk, wanted, prefixes, times } = pass
+    const { lines: count, len, src } = chunk
+    const format = this.format
+    const workspace = this.#workspace
+    let { line, at, out } = pass
+    const start = out
+    let [stdout, stderr] = pass.numbers
+    const numbers: Row['numbers'] = [
+      [0, 0],
+      [0, 0],
+    ]
     let lines = 0
-    let at = base
-    const numbers: [number, number] = [chunk.first[0], chunk.first[1]]
-    let from: [number, number] = [0, 0]
-    let to: [number, number] = [0, 0]
     let tmin = Number.POSITIVE_INFINITY
     let tmax = 0
-    const close = () => {
-      if (lines > 0) {
-        const bytes = this.#workspace.subarray(start, out)
-        const between: Row['numbers'] = [
-          [from[0], to[0]],
-          [from[1], to[1]],
-        ]
-        laid.extents.push({ day: name, bytes, lines, numbers: between, tmin, tmax })
+    let day: Day = pass.append
+    let only = 0
+    for (; line < count; line++) {
+      const length = len[line]!
+      const source = (src[line >> 3]! >> (line & 7)) & 1
+      if (wanted === undefined || wanted[line] !== 0) {
+        const ms = times.ms(line)
+        if (lines === 0) {
+          day = this.#days.at(Math.min(ms, LAST_STAMP_MS))
+          only = source
+        } else if (ms < day.start || ms >= day.end || (format === 'raw' && source !== only)) break
+        const n = source === STDERR ? stderr : stdout
+        if (format === 'jsonl') out += this.#json(chunk, line, n, times.ns(line), at, out)
+        else {
+          if (prefixes) out = this.#prefix(prefixes, source, ms, out)
+          workspace.copyWithin(out, at, at + length)
+          out += length
+          workspace[out++] = NEWLINE
+        }
+        const between = numbers[source]!
+        if (between[0] === 0) between[0] = n
+        between[1] = n
+        if (ms < tmin) tmin = ms
+        if (ms > tmax) tmax = ms
+        lines++
       }
-      start = out
-      lines = 0
-      from = [0, 0]
-      to = [0, 0]
-      tmin = Number.POSITIVE_INFINITY
-      tmax = 0
-    }
-    for (let i = 0; i < chunk.lines; i++) {
-      const length = chunk.len[i]!
-      const begin = at
       at += length
-      const source = sourceOf(chunk, i)
-      const stderr = source === STDERR
-      const n = numbers[source]++
-      if (wanted && wanted[i] === 0) continue
-      const ms = times.ms(i)
-      if (!day || ms < day.start || ms >= day.end) {
-        day = this.#days.at(Math.min(ms, LAST_STAMP_MS))
-        close()
-        name = this.#accepted(day, append) ? day.name : append.name
-      }
-      if (name !== day.name) laid.misdated++
-      if (this.format === 'jsonl')
-        out += this.#json(chunk, i, n, stderr, times.ns(i), this.#workspace.subarray(begin, at), out)
-      else {
-        if (prefixes) out = this.#prefix(prefixes, stderr, ms, out)
-        this.#workspace.copyWithin(out, begin, at)
-        out += length
-        this.#workspace[out++] = NEWLINE
-      }
-      if (from[source] === 0) from[source] = n
-      to[source] = n
-      if (ms < tmin) tmin = ms
-      if (ms > tmax) tmax = ms
-      lines++
+      if (source === STDERR) stderr++
+      else stdout++
     }
-    close()
-    return laid
+    pass.line = line
+    pass.at = at
+    pass.out = out
+    pass.numbers = [stdout, stderr]
+    if (lines === 0) return undefined
+    const name = this.#fileDay(day, pass.append)
+    if (name !== day.name) pass.misdated += lines
+    return { day: name, bytes: workspace.subarray(start, out), lines, numbers, tmin, tmax }
   }
 
   /** The day whose file a line of this time goes to, both in ms since 1970. */
   dayOf(ms: number, appended: number): string {
     const append = this.#days.at(appended)
     const day = this.#days.at(Math.min(ms, LAST_STAMP_MS))
-    return this.#accepted(day, append) ? day.name : append.name
+    return this.#fileDay(day, append)
+  }
+
+  #fileDay(day: Day, append: Day): string {
+    if (day.name >= this.floor && this.#accepted(day, append)) return day.name
+    // Even the day of its arrival may be removed by now, when it was read long after that.
+    return append.name >= this.floor ? append.name : this.floor
   }
 
   #accepted(day: Day, append: Day): boolean {
     return day.end > append.start - this.#keepDays * DAY_MS && day.start <= append.end
   }
 
-  /** Writes `<stamp> name ` for both sources at the workspace's beginning; the stamps are filled in line by line. */
-  #prefixes(container: string): { stdout: number; stderr: number; end: number } {
+  /** Writes `<stamp> name ` for both sources at the workspace's beginning; the stamps are filled in as they are needed. */
+  #prefixes(container: string): Prefixes {
     const name = stampName(container)
     const stderr = STAMP_BYTES + this.#encoder.encodeInto(`${name} `, this.#workspace.subarray(STAMP_BYTES)).written
     const mark = this.#encoder.encodeInto(`${name}! `, this.#workspace.subarray(stderr + STAMP_BYTES)).written
-    this.#stampMs = -1
-    return { stdout: 0, stderr, end: stderr + STAMP_BYTES + mark }
+    return { stderr, end: stderr + STAMP_BYTES + mark, second: Number.NEGATIVE_INFINITY }
   }
 
-  #prefix(prefixes: { stdout: number; stderr: number; end: number }, stderr: boolean, ms: number, out: number): number {
-    if (ms !== this.#stampMs) this.#stamp(prefixes, ms)
-    const from = stderr ? prefixes.stderr : prefixes.stdout
-    const to = stderr ? prefixes.end : prefixes.stderr
-    this.#workspace.copyWithin(out, from, to)
+  #prefix(prefixes: Prefixes, source: number, ms: number, out: number): number {
+    const workspace = this.#workspace
+    const shown = Math.min(ms, LAST_STAMP_MS)
+    if (shown < prefixes.second || shown >= prefixes.second + 1000) this.#stamp(prefixes, shown)
+    const from = source === STDERR ? prefixes.stderr : 0
+    const to = source === STDERR ? prefixes.end : prefixes.stderr
+    workspace.copyWithin(out, from, to)
+    const rest = shown - prefixes.second
+    const tens = (rest / 10) | 0
+    const hundreds = (rest / 100) | 0
+    workspace[out + SECOND_BYTES] = DIGIT_0 + hundreds
+    workspace[out + SECOND_BYTES + 1] = DIGIT_0 + tens - 10 * hundreds
+    workspace[out + SECOND_BYTES + 2] = DIGIT_0 + rest - 10 * tens
     return out + to - from
   }
 
-  #stamp({ stdout, stderr }: { stdout: number; stderr: number }, ms: number): void {
-    const workspace = this.#workspace
-    const shown = Math.min(ms, LAST_STAMP_MS)
-    if (this.#stampMs < 0 || Math.floor(shown / 1000) !== Math.floor(this.#stampMs / 1000)) {
-      this.#encoder.encodeInto(`${new Date(shown).toISOString()} `, workspace.subarray(stdout))
-      workspace.copyWithin(stderr, stdout, stdout + STAMP_BYTES)
-    } else {
-      const rest = shown % 1000
-      for (const at of [stdout + SECOND_BYTES, stderr + SECOND_BYTES]) {
-        workspace[at] = DIGIT_0 + Math.floor(rest / 100)
-        workspace[at + 1] = DIGIT_0 + (Math.floor(rest / 10) % 10)
-        workspace[at + 2] = DIGIT_0 + (rest % 10)
-      }
-    }
-    this.#stampMs = ms
+  /** Stamps both prefixes with a second. */
+  #stamp(prefixes: Prefixes, ms: number): void {
+    prefixes.second = Math.floor(ms / 1000) * 1000
+    this.#encoder.encodeInto(`${new Date(ms).toISOString()} `, this.#workspace)
+    this.#workspace.copyWithin(prefixes.stderr, 0, STAMP_BYTES)
   }
 
-  /** @returns bytes written */
-  #json(chunk: Chunk, line: number, n: number, stderr: boolean, time: bigint, bytes: Uint8Array, out: number): number {
+  /** @param at where in the workspace the line's bytes begin. @returns bytes written */
+  #json(chunk: Chunk, line: number, n: number, time: bigint, at: number, out: number): number {
+    const bytes = this.#workspace.subarray(at, at + chunk.len[line]!)
     const shown = new Date(Number(time / 1_000_000n)).toISOString().slice(0, SECOND_BYTES)
     const row: Record<string, unknown> = {
       time: `${shown}${String(time % 1_000_000_000n).padStart(9, '0')}Z`,
       host: chunk.host,
       container: chunk.container.name,
-      source: stderr ? 'stderr' : 'stdout',
+      source: sourceOf(chunk, line) === STDERR ? 'stderr' : 'stdout',
       run: Buffer.from(chunk.run).toString('hex'),
       n,
     }
@@ -202,7 +237,7 @@ export class Layout {
   }
 
   /** Makes the workspace large enough for what the chunk can become. */
-  #reserve(chunk: Chunk, base: number, prefixes: { end: number } | undefined): void {
+  #reserve(chunk: Chunk, base: number, prefixes: Prefixes | undefined): void {
     const perLine =
       (this.format === 'jsonl' ? 512 + 6 * (chunk.host.length + chunk.container.name.length) : (prefixes?.end ?? 0)) + 1
     const perByte = this.format === 'jsonl' ? 7 : 2
@@ -214,22 +249,39 @@ export class Layout {
   }
 }
 
-/** The times of a chunk's lines, without a bigint a line where `dt` is narrow. */
+/** Times that are further apart are worked out as bigints: their quotients would not be exact. 49 days, in 2^32 ns. */
+const MAX_HIGH_WORD = 1_000_000
+
+/** The times of a chunk's lines, without a bigint a line. */
 class Times {
+  #chunk: Chunk
   #ms: number
   #rest: number
-  #chunk: Chunk
+  #narrow: Int32Array | undefined
+  /** Of the wide column: low and high word of each time. */
+  #words: Int32Array | undefined
 
   constructor(chunk: Chunk) {
+    const { t0, dt } = chunk
     this.#chunk = chunk
-    this.#ms = Number(chunk.t0 / 1_000_000n)
-    this.#rest = Number(chunk.t0 % 1_000_000n)
+    this.#ms = Number(t0 / 1_000_000n)
+    this.#rest = Number(t0 % 1_000_000n)
+    if (dt instanceof Int32Array) this.#narrow = dt
+    else {
+      const words = new Int32Array(dt.buffer, dt.byteOffset, 2 * dt.length)
+      let far = false
+      for (let i = 1; i < words.length; i += 2) far ||= Math.abs(words[i]!) >= MAX_HIGH_WORD
+      if (!far) this.#words = words
+    }
   }
 
   /** ms since 1970 of a line. */
   ms(line: number): number {
-    const { dt } = this.#chunk
-    if (dt instanceof Int32Array) return this.#ms + Math.floor((this.#rest + dt[line]!) / 1_000_000)
+    if (this.#narrow) return this.#ms + Math.floor((this.#rest + this.#narrow[line]!) / 1_000_000)
+    if (this.#words) {
+      const ns = this.#words[2 * line + 1]! * 2 ** 32 + (this.#words[2 * line]! >>> 0)
+      return this.#ms + Math.floor((this.#rest + ns) / 1_000_000)
+    }
     return Number(this.ns(line) / 1_000_000n)
   }
 

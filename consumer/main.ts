@@ -3,10 +3,15 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { kafkaClient } from '../wire/kafka.ts'
 import { SettingsError } from '../wire/settings.ts'
+import { Calendar } from './calendar.ts'
 import { Checkpoint } from './checkpoint.ts'
+import { Compression } from './compression.ts'
+import { Compressor } from './compressor.ts'
 import { Days } from './days.ts'
+import { disk } from './disk.ts'
 import { DiskSpace } from './disk-space.ts'
 import { ConsumerError } from './errors.ts'
+import { Housekeeping } from './housekeeping.ts'
 import { httpApi } from './http-api.ts'
 import { IndexLog } from './index-log.ts'
 import { Landing } from './landing.ts'
@@ -14,8 +19,10 @@ import { Layout } from './layout.ts'
 import { Ledger } from './ledger.ts'
 import { countOf } from './ledger-api.ts'
 import { ledgerRoutes } from './ledger-routes.ts'
+import { Manifests } from './manifests.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
+import { Retention } from './retention.ts'
 import { openRoot } from './root.ts'
 import { consumerSettings, type Settings } from './settings.ts'
 import { Subscriber } from './subscriber.ts'
@@ -92,6 +99,40 @@ try {
     admit: () => space.admit(),
     landed: (times) => metrics.landed(times),
   })
+  const manifests = new Manifests(checkpoint)
+  const calendar = new Calendar(new Days(settings.TZ_FILES), () => landing.newest, manifests.files.keys())
+  const compression = new Compression({
+    root: root.path,
+    state: root.state,
+    ...{ disk, checkpoint, manifests, calendar, writer, log },
+    as: settings.COMPRESS,
+    after: settings.COMPRESS_AFTER,
+    compressor: new Compressor(),
+    meanwhile: (work) => subscriber.meanwhile(work),
+  })
+  const retention = new Retention({
+    root: root.path,
+    ...{ disk, checkpoint, manifests, calendar, writer, index, layout, log },
+    keepDays: settings.KEEP_DAYS,
+    keepBytes: settings.KEEP_BYTES,
+    checkpointed: (work) => subscriber.checkpointed(work),
+    meanwhile: (work) => subscriber.meanwhile(work),
+  })
+  const housekeeping = new Housekeeping({
+    parts: [() => retention.run(), (stop) => compression.run(stop)],
+    log,
+  })
+  metrics.figure('files_removed_total', 'Files of days that are not kept any more.', () => retention.removed.files)
+  metrics.figure('bytes_removed_total', 'Bytes that those files took up.', () => retention.removed.bytes)
+  metrics.figure('files_compressed_total', 'Files that were compressed.', () => compression.compressed.files)
+  metrics.figure('compress_text_bytes_total', 'Bytes of text in those files.', () => compression.compressed.before)
+  metrics.figure('compress_stored_bytes_total', 'Bytes that they take up now.', () => compression.compressed.after)
+  metrics.figure(
+    'compress_failed_total',
+    'Files that could not be compressed and stay as they are.',
+    () => compression.compressed.failed,
+  )
+  metrics.figure('stored_bytes', 'Bytes that all files take up.', () => manifests.stored)
   const { TOKENS_FILE, TLS_CERT_FILE, TLS_KEY_FILE } = settings
   const api = await httpApi({
     log,
@@ -108,6 +149,7 @@ try {
 
   const stop = async (signal: string): Promise<void> => {
     log.info({ signal }, 'stopping')
+    await housekeeping.stop()
     await Promise.all([api.close(), subscriber.stop()])
     writer.close()
     checkpoint.close()
@@ -122,6 +164,7 @@ try {
     { root: root.path, uuid: root.uuid, http: settings.HTTP_ADDR, topic: settings.KAFKA_TOPIC },
     'tallyman consumer is up',
   )
+  housekeeping.start()
   await subscriber.start()
 } catch (error) {
   log.fatal(

@@ -66,6 +66,7 @@ export class Manifests {
   #state: State
   /** By `service/module` as folders are named. */
   #modules = new Map<string, Module>()
+  #files = new Map<string, Set<string>>()
 
   constructor(checkpoint: Pick<Checkpoint, 'state' | 'watch'>) {
     this.#state = checkpoint.state
@@ -75,6 +76,16 @@ export class Manifests {
       for (const [file, state] of files) this.#file(file, state !== undefined)
       for (const [key, of] of totals) this.#total(key, of)
     })
+  }
+
+  /** Files by their day, those of removed days too while they are there. */
+  get files(): ReadonlyMap<string, ReadonlySet<string>> {
+    return this.#files
+  }
+
+  /** Bytes that all files take up. */
+  get stored(): number {
+    return this.#state.files.values().reduce((sum, file) => sum + storedBytes(file), 0)
   }
 
   /** Modules that have files. */
@@ -124,13 +135,18 @@ export class Manifests {
     }
   }
 
-  #file(file: string, known: boolean): void {
+  #file(file: string, there: boolean): void {
     const name = readFileName(file)
     if (!name) return
+    const sameDay = this.#files.get(name.day) ?? new Set()
+    // Nearly always it is one that grew.
+    if (there === sameDay.has(file)) return
+    if (there) this.#files.set(name.day, sameDay.add(file))
+    else if (sameDay.delete(file) && sameDay.size === 0) this.#files.delete(name.day)
     const folder = `${name.service}/${name.module}`
     const module = this.#module(folder, () => ({ service: nameOf(name.service), module: nameOf(name.module) }))
     const day = dayOf(module, name.day)
-    if (known) day.files.add(file)
+    if (there) day.files.add(file)
     else day.files.delete(file)
     if (day.files.size === 0 && day.totals.size === 0) module.days.delete(name.day)
     if (module.days.size === 0) this.#modules.delete(folder)

@@ -1,12 +1,14 @@
 /** The consumer's settings, from its environment. */
 import { z } from 'zod'
 import { filePath } from '../wire/security.ts'
-import { address, byteSize, commonSettings, readSettings, SettingsError } from '../wire/settings.ts'
+import { address, byteSize, commonSettings, duration, readSettings, SettingsError } from '../wire/settings.ts'
 import { readCertificate } from './certificate.ts'
 import { isLoopback } from './loopback.ts'
 import { readTokens } from './tokens.ts'
 
 const count = (least: number, most: number) => z.coerce.number().pipe(z.int().min(least).max(most))
+
+const MAX_COMPRESS_AFTER_MS = 30 * 86_400_000
 
 const timeZone = z.string().refine(
   (zone) => {
@@ -42,6 +44,18 @@ export const settingsSchema = z.object({
   KEEP_DAYS: count(1, 3650)
     .default(7)
     .describe('Days that are kept; a line whose own day is older, or beyond tomorrow, goes to the day it arrived.'),
+  KEEP_BYTES: byteSize
+    .optional()
+    .describe(
+      'Bytes that all files may take up, such as 200g: beyond it whole days are removed, the oldest first, the live one never. Not set: no limit.',
+    ),
+  COMPRESS: z
+    .enum(['zst', 'gz', 'none'])
+    .default('zst')
+    .describe('How files of closed days are compressed: `zst`, `gz` or `none`.'),
+  COMPRESS_AFTER: duration(MAX_COMPRESS_AFTER_MS)
+    .prefault('1h')
+    .describe('For so long a day has to be over, and a file of it not written to, before it is compressed.'),
   MIN_FREE: byteSize
     .optional()
     .describe(

@@ -3,23 +3,23 @@
  *
  * Invariants
  * - It reads files up to what the checkpoint says, so it runs while lines are landed.
- * - Memory does not grow with the index: it is read block by block, and of each file only how far it was read is kept.
+ * - Memory does not grow with the index: it is read by windows, and of each file only how far it was read is kept.
+ * - Days that are removed are left out, also those that are removed while it reads.
  * - A problem names file, bytes, run and numbers: the first stretch of a file that is not as it was written, and how much of the file
  *   behind it differs.
  */
-import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
-import { LRUCache } from 'lru-cache'
 import type { Access } from './access.ts'
 import type { Loss, Problem, VerifyAnswer, VerifyQuery } from './api-schema.ts'
 import type { State } from './checkpoint.ts'
+import { FileReader } from './file-reader.ts'
 import { type Row, readIndex } from './index-log.ts'
 import { countOf } from './ledger-api.ts'
 import { nameOf, pathComponent } from './names.ts'
 
-/** Files that are held open at most. */
-const OPEN_FILES = 64
+/** Rows of the index that are put in the order of their files, a few MB of memory. */
+const WINDOW_ROWS = 20_000
 
 /**
  * @param state what the checkpoint says, which does not change while this runs but by growing
@@ -37,19 +37,25 @@ export async function verify(
     (query.service === undefined || of.service === query.service) &&
     (query.module === undefined || of.module === query.module)
   const totals = [...state.totals.values()].filter((of) => named(of) && of.day >= since)
+  const [kept, removed] = [false, true].map((gone) => totals.filter(({ day }) => day < state.floor === gone))
   const found: VerifyAnswer = {
     files: 0,
     bytes: 0,
-    total: countOf(totals),
+    total: countOf(kept!),
+    removed: countOf(removed!).written,
     problems: [],
     losses: losses(state, named),
     partial: [],
   }
   const readable = foldersOf([...state.totals.values(), ...state.runs.values()], may)
   // All of one moment, before anything is read: what is landed meanwhile belongs to another.
-  const files = new Map(state.files)
+  const states = new Map(state.files)
+  using reader = new FileReader({ root, files: state.files })
   for (const [name, length] of [...state.index].sort()) {
-    if (name >= since) await verifyDay(root, name, length, query, readable, files, found)
+    const before = found.problems.length
+    if (name < since || name < state.floor) continue
+    await verifyDay(root, name, length, query, readable, { states, reader, found })
+    if (name < state.floor) found.problems.length = before
   }
   return found
 }
@@ -73,28 +79,29 @@ async function verifyDay(
   length: number,
   { service, module }: VerifyQuery,
   readable: (folder: string) => boolean,
-  lengths: State['files'],
-  found: VerifyAnswer,
+  { states, reader, found }: { states: State['files']; reader: FileReader; found: VerifyAnswer },
 ): Promise<void> {
   const [ofService, ofModule] = [service, module].map((name) => (name === undefined ? undefined : pathComponent(name)))
   const files = new Map<string, Read>()
-  using reader = new StretchReader(root)
+  const wanted = ({ file }: Row): boolean => {
+    const [folder, below] = file.split('/') as [string, string]
+    return readable(folder) && (ofService ?? folder) === folder && (ofModule ?? below) === below
+  }
+  const check = async (row: Row): Promise<void> => {
+    const read: Read = files.get(row.file) ?? { at: 0, unbroken: true, problem: undefined }
+    files.set(row.file, read)
+    read.unbroken &&= row.position === read.at
+    read.at = row.position + row.bytes
+    found.bytes += row.bytes
+    const problem = await checkStretch(reader, row)
+    if (!problem) return
+    read.problem ??= problem
+    read.problem.lines += row.lines
+  }
   try {
-    for (const block of readIndex(join(root, '.tallyman'), name, length)) {
-      for (const row of block) {
-        const [folder, below] = row.file.split('/') as [string, string]
-        if (!readable(folder)) continue
-        if ((ofService ?? folder) !== folder || (ofModule ?? below) !== below) continue
-        const read: Read = files.get(row.file) ?? { at: 0, unbroken: true, problem: undefined }
-        files.set(row.file, read)
-        read.unbroken &&= row.position === read.at
-        read.at = row.position + row.bytes
-        found.bytes += row.bytes
-        const problem = await reader.check(row)
-        if (!problem) continue
-        read.problem ??= problem
-        read.problem.lines += row.lines
-      }
+    for (const rows of inWindows(readIndex(join(root, '.tallyman'), name, length), wanted)) {
+      // File by file: the frames of a compressed one are inflated once, and not for each of its rows.
+      for (const of of Map.groupBy(rows, ({ file }) => file).values()) for (const row of of) await check(row)
     }
   } catch (error) {
     const { message } = error as Error
@@ -103,49 +110,47 @@ async function verifyDay(
   for (const [file, { at, unbroken, problem }] of files) {
     found.files++
     if (problem) found.problems.push(problem)
-    const expected = lengths.get(file)?.length ?? 0
+    const expected = states.get(file)?.length ?? 0
     if (unbroken && at >= expected) continue
     const message = `the index tells of ${at} bytes, with or without gaps, the checkpoint of ${expected}`
     found.problems.push({ file, what: 'uncounted', lines: 0, message })
   }
 }
 
-/** Reads stretches of files, with a few of the files held open. */
-class StretchReader implements Disposable {
-  #root: string
-  #buffer = Buffer.alloc(0)
-  #open = new LRUCache<string, FileHandle>({ max: OPEN_FILES, dispose: (handle) => void handle.close() })
-
-  constructor(root: string) {
-    this.#root = root
-  }
-
-  /** @returns what is wrong with the stretch, with no lines counted yet */
-  async check(row: Row): Promise<Problem | undefined> {
-    const { file, position, bytes, run, numbers } = row
-    const where = { file, lines: 0, position, bytes, run, numbers }
-    let read: number
-    try {
-      let handle = this.#open.get(file)
-      if (!handle) {
-        handle = await open(join(this.#root, file))
-        this.#open.set(file, handle)
-      }
-      if (this.#buffer.length < bytes) this.#buffer = Buffer.alloc(bytes)
-      read = (await handle.read(this.#buffer, 0, bytes, position)).bytesRead
-    } catch (error) {
-      return { ...where, what: 'missing', message: (error as Error).message }
+/** The wanted ones of `blocks`' rows, WINDOW_ROWS and some at a time. @throws what `blocks` does, behind what came before */
+function* inWindows(blocks: Iterable<Row[]>, wanted: (row: Row) => boolean): Generator<Row[]> {
+  let window: Row[] = []
+  try {
+    for (const block of blocks) {
+      window.push(...block.filter(wanted))
+      if (window.length < WINDOW_ROWS) continue
+      yield window
+      window = []
     }
-    if (read < bytes)
-      return { ...where, what: 'short', message: `it ends within the ${bytes} bytes from ${position} on` }
-    if (crc32(this.#buffer.subarray(0, bytes)) === row.crc) return undefined
-    const message = `the ${bytes} bytes from ${position} on are not those that were written`
-    return { ...where, what: 'changed', message }
+  } catch (error) {
+    yield window
+    throw error
   }
+  yield window
+}
 
-  [Symbol.dispose](): void {
-    this.#open.clear()
+/** @returns what is wrong with the stretch, with no lines counted yet */
+async function checkStretch(reader: FileReader, row: Row): Promise<Problem | undefined> {
+  const { file, position, bytes, run, numbers } = row
+  const where = { file, lines: 0, position, bytes, run, numbers }
+  let text: Buffer
+  try {
+    text = await reader.readRange(file, position, bytes)
+  } catch (error) {
+    const { message, syscall } = error as NodeJS.ErrnoException
+    return { ...where, what: syscall === undefined ? 'changed' : 'missing', message }
   }
+  if (text.length < bytes) {
+    return { ...where, what: 'short', message: `it ends within the ${bytes} bytes from ${position} on` }
+  }
+  if (crc32(text) === row.crc) return undefined
+  const message = `the ${bytes} bytes from ${position} on are not those that were written`
+  return { ...where, what: 'changed', message }
 }
 
 function losses({ runs }: State, named: (of: { service: string; module: string }) => boolean): Loss[] {

@@ -6,7 +6,8 @@
  *   on puts the same bytes at the same places, and whoever follows the file sees each line once.
  * - One partition writes a file. The plain name belongs to the first partition that wrote it, and that is durable before its
  *   first byte; any other partition's file carries `.p<N>`.
- * - A file that is shorter than what we wrote, or that was there before we were, is left alone: we go on in a new segment `.<k>`.
+ * - A file that is shorter than what we wrote, that was there before we were, or that is sealed, is left alone: we go on in a new
+ *   segment `.<k>`.
  * - Everything below the root is reached without following a link.
  */
 import { closeSync, constants, fdatasyncSync, fstatSync, lstatSync, mkdirSync, openSync, writevSync } from 'node:fs'
@@ -67,7 +68,10 @@ export class Writer {
         closeSync(file.fd)
       },
     })
-    for (const [path, { partition }] of this.#files) this.#remember(path, partition)
+    for (const [path, state] of options.files) {
+      this.#remember(path, state.partition)
+      if (state.sealed) this.#drop(path)
+    }
   }
 
   /** Whether the buffer takes `bytes` more before it should be flushed. */
@@ -97,6 +101,40 @@ export class Writer {
     state.last = Math.max(state.last, said.tmax)
     state.lines += said.lines
     return { file, position }
+  }
+
+  /**
+   * Closes files for good, where what we wrote to them is what the checkpoint says: what comes late goes to new segments.
+   * @param known as the checkpoint knows them
+   * @returns those that are closed now
+   */
+  seal(known: readonly [string, FileState][]): [string, FileState][] {
+    return known.flatMap(([file, state]) => {
+      const ours = this.#files.get(file)
+      if (ours?.length !== state.length || this.#waiting.has(file) || this.#changed.has(file)) return []
+      this.#drop(file)
+      return [[file, { ...ours, sealed: true }]]
+    })
+  }
+
+  /** Lets go of files whose day is removed: nothing is written for it any more. */
+  forget(files: Iterable<string>): void {
+    for (const file of files) {
+      this.#drop(file)
+      const { plain, stem } = stemOf(file)!
+      this.#plainOwner.delete(plain)
+      this.#segments.delete(stem)
+    }
+  }
+
+  /** Ends the writing of a file. Its name stays taken. */
+  #drop(file: string): void {
+    const partition = this.#files.get(file)?.partition
+    this.#files.delete(file)
+    this.#open.delete(file)
+    this.#changed.delete(file)
+    const key = `${partition} ${stemOf(file)!.plain}`
+    if (this.#current.get(key) === file) this.#current.delete(key)
   }
 
   /** A copy that lives until the flush; what is larger than the buffer has one of its own. */
@@ -194,8 +232,9 @@ export class Writer {
     do {
       file = `${stem}${segment === 0 ? '' : `.${segment}`}.log`
       segment++
-      // A name that is taken by something that we know nothing of is not ours to write to.
-    } while (lstatSync(join(this.#options.root, file), { throwIfNoEntry: false }))
+      // A name that is taken by something that we know nothing of is not ours to write to, and neither is one whose compressed
+      // file would be in the way later.
+    } while (['', '.zst', '.gz'].some((ending) => this.#taken(`${file}${ending}`)))
     const state = newFile(partition)
     this.#files.set(file, state)
     this.#remember(file, partition)
@@ -203,15 +242,18 @@ export class Writer {
     return file
   }
 
+  #taken(file: string): boolean {
+    return lstatSync(join(this.#options.root, file), { throwIfNoEntry: false }) !== undefined
+  }
+
   /** Enters a file into what the next choice of a name goes by. */
   #remember(file: string, partition: number): void {
-    const name = readFileName(file)
+    const name = stemOf(file)
     if (!name) return
-    const plain = `${name.service}/${name.module}/${name.day}`
-    const stem = name.other === undefined ? plain : `${plain}.p${name.other}`
-    if (name.other === undefined) this.#plainOwner.set(plain, partition)
-    if (name.segment < (this.#segments.get(stem) ?? 0)) return
-    this.#segments.set(stem, name.segment)
+    const { plain, stem, segment } = name
+    if (stem === plain) this.#plainOwner.set(plain, partition)
+    if (segment < (this.#segments.get(stem) ?? 0)) return
+    this.#segments.set(stem, segment)
     this.#current.set(`${partition} ${plain}`, file)
   }
 
@@ -255,6 +297,14 @@ export class Writer {
     }
     return path
   }
+}
+
+/** What the names of a file's partition have in common, and those of its day. */
+function stemOf(file: string): { plain: string; stem: string; segment: number } | undefined {
+  const name = readFileName(file)
+  if (!name) return undefined
+  const plain = `${name.service}/${name.module}/${name.day}`
+  return { plain, stem: name.other === undefined ? plain : `${plain}.p${name.other}`, segment: name.segment }
 }
 
 /** What is left of `pieces` behind their first `written` bytes. */

@@ -186,6 +186,14 @@ function lostRanges(value: unknown): LostRange[] {
 function checkTimes(t0: bigint, dt: Int32Array | BigInt64Array): void {
   // An int32 reaches 2.2 s to either side: only in the first and the last of all seconds it could matter.
   if (dt instanceof Int32Array && t0 >= 1n << 31n && t0 < (1n << 64n) - (1n << 31n)) return
+  // Up to 2262 only a time before 1970 could matter, and that the high word tells.
+  if (dt instanceof BigInt64Array && t0 < 1n << 63n) {
+    const words = new Int32Array(dt.buffer, dt.byteOffset, 2 * dt.length)
+    const least = -Number(t0 >> 32n)
+    let early = false
+    for (let i = 1; i < words.length; i += 2) early ||= words[i]! < least
+    if (!early) return
+  }
   for (const d of dt) {
     const t = t0 + BigInt(d)
     if (t < 0n || t >= 1n << 64n) invalid('a time lies outside of what ns since 1970 can say in 64 bits')

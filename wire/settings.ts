@@ -57,13 +57,13 @@ export const byteSize = z
   .regex(/^\d+[kmg]?b?$/i, { error: 'must be a number of bytes, such as 512m or 2g' })
   .transform((text) => Number.parseInt(text, 10) * UNITS[/[kmg]/i.exec(text)?.[0].toLowerCase() ?? '']!)
 
-const DURATIONS: Record<string, number> = { ms: 1, s: 1000, m: 60_000 }
+const DURATIONS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
 
-/** A time, as `500ms`, `2s` or `5m`, in ms, of at most `most` ms. */
+/** A time, as `500ms`, `2s`, `5m` or `1h`, in ms, of at most `most` ms. */
 export const duration = (most: number) =>
   z
     .string()
-    .regex(/^\d{1,9}(ms|s|m)$/, { error: 'must be a time, such as 500ms, 2s or 5m' })
+    .regex(/^\d{1,9}(ms|s|m|h)$/, { error: 'must be a time, such as 500ms, 2s, 5m or 1h' })
     .transform((text) => Number.parseInt(text, 10) * DURATIONS[text.replace(/^\d+/, '')]!)
     .pipe(z.number().max(most, { error: `must be at most ${most / 1000}s` }))
 

@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Days } from '../../consumer/days.ts'
 import { Layout, type LineFormat } from '../../consumer/layout.ts'
@@ -153,6 +154,33 @@ describe('layout', () => {
       ['2026-11-23', '1970-01-01T00:00:00.000Z web-1 first\n', 1],
       ['2026-11-23', '2262-04-11T23:47:16.854Z web-1 last\n', 1],
     ])
+  })
+
+  it('stamps are exact to the millisecond, in whatever order and however far apart', () => {
+    const ns = fc.bigInt({ min: 0n, max: 2n ** 63n - 1n })
+    const near = fc.bigInt({ min: 0n, max: 5_000_000_000_000_000n })
+    fc.assert(
+      fc.property(fc.array(fc.oneof(ns, near), { minLength: 1, maxLength: 20 }), (times) => {
+        const { extents } = lay(times.map((time) => line(String(time), 'x')))
+        const stamps = extents.flatMap(([, text]) =>
+          [...(text as string).matchAll(/^(\S+) web-1 x$/gm)].map(([, stamp]) => stamp),
+        )
+        expect(stamps).toEqual(times.map((time) => new Date(Number(time / 1_000_000n)).toISOString()))
+      }),
+    )
+  })
+
+  it('raw: an extent is of one source, because its lines do not say of which; text: of both', () => {
+    const time = at('2026-11-23T08:00:00Z')
+    const lines = (['stdout', 'stdout', 'stderr', 'stderr', 'stdout', 'stderr'] as const).map((source, i) =>
+      line(time, `${i}`, source),
+    )
+    const wanted = [1, 1, 1, 1, 0, 1]
+    expect(lay(lines, { format: 'raw', wanted }).extents).toEqual([
+      ['2026-11-23', '0\n1\n', 2],
+      ['2026-11-23', '2\n3\n5\n', 3],
+    ])
+    expect(lay(lines, { wanted }).extents).toMatchObject([['2026-11-23', expect.any(String), 5]])
   })
 
   it.each([

@@ -7,6 +7,8 @@ const read = (env: Record<string, string>) => readSettings(settingsSchema, env, 
 describe("the consumer's settings", () => {
   it('have defaults', () => {
     expect(read({})).toEqual({
+      COMPRESS: 'zst',
+      COMPRESS_AFTER: 3_600_000,
       KAFKA_BROKERS: ['127.0.0.1:9092'],
       KAFKA_TOPIC: 'tallyman',
       KAFKA_CLIENT_ID: 'tallyman',

@@ -155,7 +155,7 @@ describe('how a run is handled', () => {
     [{ format: 'xml' }, /format=xml: must be chunk or json/],
     [{ format: 'json', 'max-line-bytes': '300k' }, /max-line-bytes=300k: must be at most 256k with format=json/],
     [{ 'on-full': 'wait' }, /on-full=wait: must be drop-oldest or block/],
-    [{ 'block-max': '2h' }, /block-max=2h: must be a time, such as 500ms/],
+    [{ 'block-max': '2 h' }, /block-max=2 h: must be a time, such as 500ms/],
     [{ 'block-max': '2m' }, /block-max=2m: must be at most 60s/],
     [{ 'cache-disabled': 'yes' }, /cache-disabled=yes: must be true or false/],
     [{ 'cache-max-file': '0' }, /cache-max-file=0: must be at least 1/],
