@@ -23,6 +23,7 @@ COPY dist/driver /driver
 FROM base AS consumer
 COPY dist/consumer /consumer
 COPY dist/cli /cli
+COPY dist/web /web
 RUN printf '#!/bin/sh\nexec /usr/local/bin/node /cli/main.js "$@"\n' >/usr/local/bin/tallyman && chmod +x /usr/local/bin/tallyman
 # Fetched batches are freed quickly but counted towards V8's limit: from its default on, a few of them cost a full collection.
 ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=1", "--initial-old-space-size=64", "/consumer/main.js"]

@@ -28,6 +28,7 @@ check: lint unit ## types, lint, format and the unit tests, in under a minute
 
 lint: $(STAMP)
 	@tsc --noEmit
+	@tsc --noEmit -p web
 	@biome check --error-on-warnings .
 
 unit: $(STAMP) ## the unit tests

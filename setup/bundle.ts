@@ -3,15 +3,18 @@
  *
  *   dist/node          the Node of this repository's lock file, for this machine's architecture
  *   dist/<room>/       main.js, a file for each *-thread.ts, what they share, and node_modules/koffi where it is used
+ *   dist/web/          the page, and beside each file that shrinks what Brotli and gzip make of it
  *
  * Invariants
  *  - An entry point is a room's main.ts or *-thread.ts; a thread's file stands beside main.js under its own name.
  *  - Names survive the minifying, so a stack trace still tells the function.
  *  - dist/ is the whole build context of the Dockerfile: what is not in there cannot get into an image.
  */
-import { cpSync, linkSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { cpSync, linkSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { brotliCompressSync, gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
+import { build as buildPage } from 'vite'
 
 const repo = join(import.meta.dirname, '..')
 const dist = join(repo, 'dist')
@@ -48,6 +51,22 @@ async function bundle(room: string): Promise<void> {
   renameSync(aside, out)
 }
 
+/** The page. It is compressed here, once, and not by the consumer for each who asks. */
+async function bundlePage(): Promise<void> {
+  const out = join(dist, 'web')
+  const aside = `${out}.new`
+  await buildPage({ configFile: join(repo, 'vite.config.ts'), logLevel: 'warn', build: { outDir: aside } })
+  for (const name of readdirSync(aside, { recursive: true, encoding: 'utf8' })) {
+    if (!/\.(?:html|js|css|svg)$/.test(name)) continue
+    const file = join(aside, name)
+    const content = readFileSync(file)
+    writeFileSync(`${file}.br`, brotliCompressSync(content))
+    writeFileSync(`${file}.gz`, gzipSync(content, { level: 9 }))
+  }
+  rmSync(out, { recursive: true, force: true })
+  renameSync(aside, out)
+}
+
 /** koffi without its C++ sources, and its binary for this architecture and glibc. */
 function copyKoffi(modules: string): void {
   const native = `@koromix/koffi-${platform}`
@@ -65,6 +84,7 @@ function copyKoffi(modules: string): void {
 }
 
 const rooms = process.argv.slice(2)
-await Promise.all((rooms.length > 0 ? rooms : ['driver', 'consumer', 'cli']).map(bundle))
+const all = ['driver', 'consumer', 'cli', 'web']
+await Promise.all((rooms.length > 0 ? rooms : all).map((room) => (room === 'web' ? bundlePage() : bundle(room))))
 rmSync(join(dist, 'node'), { force: true })
 linkSync(join(repo, `node_modules/node-${platform}/bin/node`), join(dist, 'node'))

@@ -11,7 +11,7 @@ set -euo pipefail
 for target; do
   case $target in
   plugin-rootfs) node "$REPO/setup/bundle.ts" driver ;;
-  consumer) node "$REPO/setup/bundle.ts" consumer cli ;;
+  consumer) node "$REPO/setup/bundle.ts" consumer cli web ;;
   *) fail "images.sh: there is no image '$target'." "The images are: plugin-rootfs consumer" ;;
   esac
   log="$VAR/$target-image.log"

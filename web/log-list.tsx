@@ -1,0 +1,177 @@
+/**
+ * The list of a feed's rows, of which those in sight are in the document.
+ *
+ * Invariants
+ * - It follows its end while it is at its end; whoever scrolls up by hand holds the feed, and coming back to the end lets it go on.
+ * - What is in sight stays where it is when earlier rows are put before it or let go of.
+ */
+import { type Signal, useSignal, useSignalEffect } from '@preact/signals'
+import {
+  elementScroll,
+  observeElementOffset,
+  observeElementRect,
+  Virtualizer,
+  type VirtualizerOptions,
+} from '@tanstack/virtual-core'
+import { useEffect, useLayoutEffect, useMemo, useReducer, useRef } from 'preact/hooks'
+import { CAPACITY, type Feed, type Row } from './feed.ts'
+import { LogRow, type Wanted } from './log-row.tsx'
+import { density, fields, wrap, zone } from './preferences.ts'
+
+/** Distance from the end, px, that still counts as there. */
+const AT_END = 24
+/** A scroll so soon after somebody's hand moved is theirs, ms. */
+const BY_HAND_MS = 400
+
+export type ListHandle = { scrollTo(index: number): void; toEnd(): void; toStart(): void; page(by: 1 | -1): void }
+
+type Props = {
+  feed: Feed
+  live: boolean
+  /** Key of the row that keys go from. */
+  current: Signal<string | undefined>
+  unfolded: Signal<ReadonlySet<string>>
+  wanted?: Wanted | undefined
+  withService: boolean
+  onOpen(row: Row): void
+  onToggle(row: Row): void
+  handle: { current: ListHandle | undefined }
+  /** Somebody scrolled to the first row. */
+  onStart(): void
+}
+
+export function LogList({
+  feed,
+  live,
+  current,
+  unfolded,
+  wanted,
+  withService,
+  onOpen,
+  onToggle,
+  handle,
+  onStart,
+}: Props) {
+  const scroller = useRef<HTMLDivElement>(null)
+  const [, draw] = useReducer((n: number) => n + 1, 0)
+  const byHand = useRef(0)
+  const version = useSignal(0)
+  const height = density.value === 'compact' ? 20 : 25
+  const options: VirtualizerOptions<HTMLDivElement, HTMLDivElement> = {
+    count: feed.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: () => height,
+    getItemKey: (index) => feed.at(index)?.key ?? index,
+    scrollToFn: elementScroll,
+    observeElementRect,
+    observeElementOffset,
+    overscan: 12,
+    anchorTo: 'end',
+    scrollEndThreshold: AT_END,
+    onChange: () => draw(0),
+  }
+  const virtual = useMemo(() => new Virtualizer(options), [feed])
+  virtual.setOptions(options)
+  useLayoutEffect(() => virtual._didMount(), [virtual])
+  useLayoutEffect(() => virtual._willUpdate())
+  useSignalEffect(() => {
+    version.value = feed.version.value
+    draw(0)
+  })
+
+  const follows = live && !feed.held.value
+  useLayoutEffect(() => {
+    // Sizes that were measured are kept by key for ever; a tail has ever new ones.
+    if (virtual.itemSizeCache.size > 2 * CAPACITY) virtual.measure()
+    if (follows) virtual.scrollToEnd()
+  }, [version.value, follows, virtual])
+  // History begins at its end, too: that is where the newest is.
+  const filled = feed.length > 0
+  useLayoutEffect(() => {
+    if (filled && !live) virtual.scrollToEnd()
+  }, [filled, live, virtual])
+  useLayoutEffect(() => virtual.measure(), [wrap.value, density.value, fields.value, virtual])
+
+  useEffect(() => {
+    handle.current = {
+      scrollTo: (index) => virtual.scrollToIndex(index, { align: 'auto' }),
+      toEnd: () => virtual.scrollToEnd(),
+      toStart: () => virtual.scrollToOffset(0),
+      page: (by) => scroller.current?.scrollBy({ top: by * (scroller.current.clientHeight - 2 * height) }),
+    }
+  })
+
+  // Rows that move away under a selection would take it along.
+  useEffect(() => {
+    const selecting = (): void => {
+      const selection = getSelection()
+      if (live && selection && !selection.isCollapsed && scroller.current?.contains(selection.anchorNode)) feed.hold()
+    }
+    document.addEventListener('selectionchange', selecting)
+    return () => document.removeEventListener('selectionchange', selecting)
+  }, [feed, live])
+
+  const hand = (): void => {
+    byHand.current = performance.now()
+  }
+  const scrolled = (): void => {
+    if (performance.now() - byHand.current > BY_HAND_MS) return
+    if (scroller.current?.scrollTop === 0) onStart()
+    if (!live) return
+    if (virtual.isAtEnd(AT_END)) {
+      if (!feed.held.value || feed.pinned.value) return
+      feed.release()
+    } else feed.hold()
+  }
+  const items = virtual.getVirtualItems()
+  return (
+    <div
+      ref={scroller}
+      class={`log ${wrap.value === 'on' ? 'wraps' : ''}`}
+      role="region"
+      aria-label="Log lines"
+      tabIndex={0}
+      onWheel={hand}
+      onTouchMove={hand}
+      onPointerDown={hand}
+      onPointerMove={(event) => event.buttons > 0 && hand()}
+      onKeyDown={hand}
+      onScroll={scrolled}
+    >
+      <div class="rows" role="list" style={{ height: `${virtual.getTotalSize()}px` }}>
+        {items.map(({ index, key, start }) => {
+          const row = feed.at(index)
+          if (!row) return null
+          return (
+            // biome-ignore lint/a11y/useKeyWithClickEvents: Enter opens the current row, see keys.ts
+            <div
+              key={key}
+              ref={virtual.measureElement}
+              data-index={index}
+              data-at={row.key}
+              class="item"
+              role="listitem"
+              aria-current={current.value === row.key ? 'true' : undefined}
+              style={{ transform: `translateY(${start}px)` }}
+              onClick={() => {
+                if (getSelection()?.isCollapsed !== false) onOpen(row)
+              }}
+            >
+              <LogRow
+                row={row}
+                current={current.value === row.key}
+                unfolded={unfolded.value.has(row.key)}
+                wanted={wanted}
+                withService={withService}
+                onToggle={onToggle}
+                zone={zone.value}
+                frames={row.frames.length}
+                summarized={fields.value === 'on'}
+              />
+            </div>
+          )
+        })}
+      </div>
+    </div>
+  )
+}
