@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help docs demo down check unit system test soak bench plugin images lint engine
+.PHONY: help cli docs demo down check unit system test soak bench plugin images lint engine
 
 ifndef MACHINE_PATH
 export MACHINE_PATH := $(PATH)
@@ -48,8 +48,12 @@ soak: ## the system tests in their long forms: more kills, lines and containers
 bench: images ## measure side by side with json-file
 	@KAFKA_IMAGE=$$(setup/kafka-image.sh | tail -n 1) node bench/main.ts
 
-docs: $(STAMP) ## write what follows from the schemas: docs/log-opts.md, docs/settings.md, the env of plugin-config.json
+docs: $(STAMP) ## write what follows from schemas and definitions: docs/{log-opts,settings,cli}.md, the man page, the env of plugin-config.json
 	@node setup/docs.ts
+
+cli: $(STAMP) ## pack the command: dist/tallyman-VERSION.tgz, for npm install -g
+	@node setup/bundle.ts cli
+	@node setup/cli-package.ts
 
 plugin: engine ## create or upgrade the plugin tallyman:latest, and enable it
 	@setup/images.sh plugin-rootfs

@@ -2,13 +2,14 @@
  * What follows from the schemas of log-opts and settings: docs/log-opts.md, docs/settings.md and the env of
  * plugin-config.json. `make docs` writes them; a unit test compares what is there with what would be written.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import type { z } from 'zod'
 import { settingsSchema as consumerSettings } from '../consumer/settings.ts'
 import { FIELDS } from '../driver/container.ts'
 import { DOCKERD_OPTS, logOptsSchema } from '../driver/log-opts.ts'
 import { settingsSchema as pluginSettings } from '../driver/settings.ts'
+import { cliDocs, manPage } from './cli-docs.ts'
 
 const repo = join(import.meta.dirname, '..')
 
@@ -92,6 +93,13 @@ export const generated: Record<string, () => string> = {
   'docs/log-opts.md': logOpts,
   'docs/settings.md': settings,
   'plugin-config.json': pluginConfig,
+  'docs/cli.md': cliDocs,
+  'man/tallyman.1': manPage,
 }
 
-if (import.meta.main) for (const [path, text] of Object.entries(generated)) writeFileSync(join(repo, path), text())
+if (import.meta.main) {
+  for (const [path, text] of Object.entries(generated)) {
+    mkdirSync(dirname(join(repo, path)), { recursive: true })
+    writeFileSync(join(repo, path), text())
+  }
+}

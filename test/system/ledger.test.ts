@@ -1,15 +1,14 @@
 /** The ledger and `tallyman verify`, over the real way: what they say of lines that land, are lost, and of files that somebody changes. */
-import { execFile } from 'node:child_process'
 import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { LedgerAnswer, RunRow } from '../../consumer/api-schema.ts'
 import { ChunkEncoder } from '../../wire/chunk.ts'
 import { chunkOf } from '../support/chunk.ts'
 import type { Container } from '../support/container.ts'
-import { repo } from '../support/engine.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { dayFiles } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
+import { tallyman as runTallyman } from '../support/tallyman.ts'
 import { until } from '../support/until.ts'
 
 let house: House
@@ -18,15 +17,7 @@ beforeAll(async () => {
 })
 afterAll(() => house?.[Symbol.asyncDispose]())
 
-/** Runs the command. @returns its exit code and what it printed */
-function tallyman(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const { promise, resolve } = Promise.withResolvers<{ code: number; stdout: string; stderr: string }>()
-  const env = { PATH: process.env['PATH'], TALLYMAN_URL: house.consumer.url }
-  execFile(process.execPath, ['cli/main.ts', ...args], { cwd: repo, env }, (error, stdout, stderr) =>
-    resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
-  )
-  return promise
-}
+const tallyman = (...args: string[]) => runTallyman({ url: house.consumer.url }, ...args)
 
 const ledger = async (query: string): Promise<LedgerAnswer> =>
   (await fetch(`${house.consumer.url}/api/v1/ledger?${query}`)).json() as Promise<LedgerAnswer>

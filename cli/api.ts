@@ -1,0 +1,180 @@
+/**
+ * The consumer's API, as a client has it.
+ *
+ * Invariants
+ * - A request that is aborted, or whose stream is no longer read, is closed at once: that ends the consumer's work.
+ * - A stream is not read faster than it is taken: what waits for a slow reader waits in the consumer.
+ * - Every failure is a CliError that says who did not answer, and who must act.
+ */
+import type { IncomingMessage } from 'node:http'
+import type { ApiError } from '../consumer/api-schema.ts'
+import { CliError, type ErrorCode } from './errors.ts'
+import type { Server } from './servers.ts'
+
+export type Query = Record<string, string | number | boolean | readonly string[] | undefined>
+
+export type Asked = {
+  query?: Query
+  method?: 'GET' | 'POST' | 'DELETE'
+  body?: unknown
+  signal?: AbortSignal | undefined
+  /** ms without a byte after which the connection counts as broken; never where it is not given. */
+  silence?: number
+}
+
+/** To be connected. */
+const CONNECT_MS = 10_000
+
+function address({ url }: Server, path: string, query: Query): URL {
+  const address = new URL(path, url)
+  for (const [key, value] of Object.entries(query)) {
+    for (const one of [value].flat())
+      if (one !== undefined && one !== false) address.searchParams.append(key, String(one))
+  }
+  return address
+}
+
+const CODES: Record<number, ErrorCode> = {
+  400: 'QUERY_REFUSED',
+  401: 'TOKEN_REFUSED',
+  403: 'TOKEN_REFUSED',
+  404: 'NOT_FOUND',
+  414: 'QUERY_REFUSED',
+  429: 'BUSY',
+  431: 'QUERY_REFUSED',
+  503: 'BUSY',
+}
+
+const TELL_TOKEN = 'Say it with TALLYMAN_TOKEN, or as token or tokenFile of the server in the configuration'
+
+/** Why a connection did not come about, or ended. */
+function unreachable({ name, url }: Server, error: NodeJS.ErrnoException): CliError {
+  const where = url.href.replace(/\/$/, '')
+  const at = name === url.host ? where : `${name} (${where})`
+  const reason = error.message || error.code || String(error)
+  if (/certificate|self.signed|SELF_SIGNED|UNABLE_TO/i.test(`${error.code} ${reason}`)) {
+    return new CliError(
+      'UNREACHABLE',
+      `the certificate of ${at} is not trusted: ${reason}. Say who signed it with caFile in the configuration, or NODE_EXTRA_CA_CERTS`,
+    )
+  }
+  return new CliError('UNREACHABLE', `no consumer answers at ${at}: ${reason}. Say where it is with TALLYMAN_URL`)
+}
+
+/** @throws CliError; the signal's reason where it is aborted */
+async function request(server: Server, path: string, asked: Asked): Promise<IncomingMessage> {
+  const { query = {}, method = 'GET', body, signal, silence } = asked
+  const url = address(server, path, query)
+  const { request } = url.protocol === 'https:' ? await import('node:https') : await import('node:http')
+  signal?.throwIfAborted()
+  const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+    const sent = request(
+      url,
+      {
+        method,
+        agent: false,
+        headers: {
+          accept: 'application/x-ndjson, application/json',
+          ...(server.token !== undefined && { authorization: `Bearer ${server.token}` }),
+          ...(body !== undefined && { 'content-type': 'application/json' }),
+        },
+        ...(server.ca !== undefined && { ca: server.ca }),
+        ...(signal && { signal }),
+      },
+      resolve,
+    )
+    const late = setTimeout(() => sent.destroy(new Error(`not connected within ${CONNECT_MS / 1000} s`)), CONNECT_MS)
+    sent.on('socket', (socket) => {
+      socket.once(url.protocol === 'https:' ? 'secureConnect' : 'connect', () => clearTimeout(late))
+      if (silence) socket.setTimeout(silence, () => socket.destroy(new Error(`nothing came for ${silence / 1000} s`)))
+    })
+    sent.on('error', (error) => {
+      clearTimeout(late)
+      reject(signal?.aborted ? signal.reason : unreachable(server, error))
+    })
+    sent.end(body === undefined ? undefined : JSON.stringify(body))
+  })
+  answer.setEncoding('utf8')
+  // An error that comes while nobody reads is told by the reader's next step; without a listener it would end the process.
+  answer.on('error', () => {})
+  if (answer.statusCode! >= 300) throw await refused(server, answer)
+  return answer
+}
+
+async function refused(server: Server, answer: IncomingMessage): Promise<CliError> {
+  const status = answer.statusCode!
+  let said: Partial<ApiError> = {}
+  try {
+    said = JSON.parse(await textOf(answer))
+  } catch {}
+  const code = CODES[status] ?? (status < 500 && said.error === undefined ? 'NO_CONSUMER' : 'SERVER_FAILED')
+  const what =
+    status >= 300 && status < 400
+      ? `it moved to ${answer.headers.location}; say that address`
+      : (said.message ?? `${answer.statusCode} ${answer.statusMessage ?? ''}`.trim())
+  // A route that is missing is not a thing that is missing.
+  if (status === 404 && !/^[A-Z_]+$/.test(said.error ?? '')) {
+    return new CliError(
+      'NO_CONSUMER',
+      `${server.name} does not know this question: ${what}. It is no consumer, or an older one`,
+    )
+  }
+  return new CliError(code, `${server.name}: ${what}${code === 'TOKEN_REFUSED' ? `. ${TELL_TOKEN}` : ''}`)
+}
+
+async function textOf(answer: IncomingMessage): Promise<string> {
+  let text = ''
+  for await (const chunk of answer) text += chunk
+  return text
+}
+
+const brokenOff = ({ name }: Server, error?: unknown): CliError =>
+  new CliError(
+    'BROKEN_OFF',
+    `the answer of ${name} broke off${error instanceof Error && error.message ? `: ${error.message}` : ''}`,
+  )
+
+/** An answer that is one JSON value. */
+export async function ask<T>(server: Server, path: string, asked: Asked = {}): Promise<T> {
+  const answer = await request(server, path, asked)
+  let text: string
+  try {
+    text = await textOf(answer)
+  } catch (error) {
+    throw asked.signal?.aborted ? asked.signal.reason : brokenOff(server, error)
+  }
+  if (text === '') return undefined as T
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new CliError('NO_CONSUMER', `${server.name} does not answer as a consumer does`)
+  }
+}
+
+/**
+ * An answer that is a stream of NDJSON, some events at a time, as they come.
+ * @throws CliError BROKEN_OFF where the connection ends in the middle of an event, or otherwise than in good order
+ */
+export async function* stream<E extends { type: string }>(
+  server: Server,
+  path: string,
+  asked: Asked,
+): AsyncGenerator<E[], void, void> {
+  const answer = await request(server, path, asked)
+  let rest = ''
+  try {
+    for await (const chunk of answer as AsyncIterable<string>) {
+      const parts = (rest + chunk).split('\n')
+      rest = parts.pop()!
+      if (parts.length > 0) yield parts.filter(Boolean).map((part) => JSON.parse(part))
+    }
+  } catch (error) {
+    if (asked.signal?.aborted) throw asked.signal.reason
+    if (error instanceof SyntaxError)
+      throw new CliError('NO_CONSUMER', `${server.name} does not answer as a consumer does`)
+    throw brokenOff(server, error)
+  } finally {
+    answer.destroy()
+  }
+  if (rest !== '') throw brokenOff(server)
+}
