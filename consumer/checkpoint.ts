@@ -106,7 +106,7 @@ const partitionState = z.object({
   hash: offset.exactOptional(),
   expired: offset.exactOptional(),
 })
-const run = z.object({
+export const runState = z.object({
   partition: z.int().default(NO_PARTITION),
   service: z.string(),
   module: z.string(),
@@ -117,7 +117,7 @@ const run = z.object({
   last: offset,
   ended: z.boolean(),
 })
-const totals = z.object({
+export const totalsState = z.object({
   service: z.string(),
   module: z.string(),
   day: z.string(),
@@ -145,8 +145,8 @@ const file = z.object({
 const payload = z.object({
   partitions: z.array(z.tuple([offset, partitionState])),
   files: z.array(z.tuple([z.string(), z.union([z.null(), file])])),
-  runs: z.array(z.tuple([z.string(), z.union([z.null(), run])])),
-  totals: z.array(z.tuple([z.string(), totals])),
+  runs: z.array(z.tuple([z.string(), z.union([z.null(), runState])])),
+  totals: z.array(z.tuple([z.string(), totalsState])),
   index: z.array(z.tuple([z.string(), z.union([z.null(), offset])])),
   floor: z.string().exactOptional(),
 })

@@ -7,8 +7,14 @@
  * Sequence that makes it needed: a consumer writes a batch, and is fenced before it commits. Its successor starts at
  * the old commit and writes the same lines into its own root: every one stands twice. With the claim first, the successor
  * starts behind the batch, and the batch is finished by the root that claimed it.
+ *
+ * What follows decides, and does nothing: the simulation in test/unit runs it through thousands of kills and moves.
  */
+import { crc32 } from 'node:zlib'
+import type { KafkaMessage } from 'kafkajs'
 import { z } from 'zod'
+import { InflateError } from '../wire/deferred-records.ts'
+import type { Extent } from '../wire/group.ts'
 import type { PartitionState } from './checkpoint.ts'
 
 const metadataSchema = z.object({ owner: z.string(), tenure: z.int().min(0), from: z.int().min(0) })
@@ -22,14 +28,39 @@ export type Commit = { offset: number; metadata: ClaimMetadata | undefined }
 /** A partition as we hold it: where our tenure began, and the next record to write. */
 export type Tenure = { tenure: number; from: number; next: number }
 
-/** What a partition's log holds: its first offset, and the one that the next record will get. */
-export type Extent = { low: number; high: number }
+/** A tenure that is over: the records from offset `from` up to and without `to` are its owner's, written or not. */
+export type ClosedTenure = {
+  partition: number
+  tenure: number
+  owner: string
+  from: number
+  to: number
+  /** Of the record before `to`, where it was still there. */
+  hash?: number | undefined
+}
 
 export type Opening = Tenure & {
+  /** Up to where Kafka says already that it is ours. */
+  claimed: number
   /** Records that expired before they were read: how many offsets. */
   expired: number
-  /** The log is shorter than what was read of it: the topic was recreated, and is read from its beginning. */
+  /** The log is not the one that was read: the topic was recreated, and is read from its beginning. */
   recreated: boolean
+  /** The tenure that ours follows, where it was another root's. Has to be stored before our first claim, which takes the place of its last. */
+  closes: Omit<ClosedTenure, 'partition'> | undefined
+}
+
+/**
+ * Tells a record from another one at the same offset, of a topic that was deleted and made anew: of its value, and the time that Kafka
+ * gave it. @returns undefined for one that can't be inflated
+ */
+export function recordHash(record: Pick<KafkaMessage, 'value' | 'timestamp'>): number | undefined {
+  try {
+    return crc32(record.value ?? '', crc32(record.timestamp))
+  } catch (error) {
+    if (error instanceof InflateError) return undefined
+    throw error
+  }
 }
 
 export const readMetadata = (text: string | null | undefined): ClaimMetadata | undefined => {
@@ -46,35 +77,67 @@ export const writeMetadata = (owner: string, { tenure, from }: Tenure): string =
 /**
  * Where a partition that was just assigned is read on from, and in which tenure.
  * @param owner our root's UUID
- * @param checkpoint what our checkpoint says of the partition
+ * @param position how far we have written it
+ * @param intact whether the record before `position.next` is the one that we wrote, as far as that can be told
  */
 export function openTenure(
   owner: string,
   commit: Commit,
-  checkpoint: PartitionState | undefined,
+  position: PartitionState | undefined,
   log: Extent,
+  intact: boolean,
 ): Opening {
-  const claim = tenureOf(owner, commit, checkpoint)
-  if (claim.next > log.high) {
-    return { tenure: claim.tenure + 1, from: log.low, next: log.low, expired: 0, recreated: true }
-  }
-  if (claim.next < log.low) {
-    // Without a commit nothing tells what was read: then the beginning is where the log begins.
-    if (commit.offset < 0) return { ...claim, from: log.low, next: log.low, expired: 0, recreated: false }
-    return { tenure: claim.tenure + 1, from: log.low, next: log.low, expired: log.low - claim.next, recreated: false }
-  }
-  return { ...claim, expired: 0, recreated: false }
+  const { offset, metadata } = commit
+  const ours = metadata?.owner === owner
+  const { tenure, from, next } = tenureOf(owner, commit, position)
+  const begin = (at: number) => ({ tenure: ours ? tenure + 1 : tenure, from: at, next: at, claimed: at })
+  const told = { expired: 0, recreated: false, closes: undefined }
+  if (next > log.high || (ours && !intact)) return { ...begin(log.low), ...told, recreated: true }
+  const closes = metadata && !ours ? { ...metadata, to: offset } : undefined
+  if (next >= log.low) return { tenure, from, next, claimed: ours ? offset : next, ...told, closes }
+  // Without a commit nothing tells what was read: then the beginning is where the log begins.
+  return { ...begin(log.low), ...told, expired: offset < 0 ? 0 : log.low - next, closes }
 }
 
-function tenureOf(owner: string, { offset, metadata }: Commit, checkpoint: PartitionState | undefined): Tenure {
+function tenureOf(owner: string, { offset, metadata }: Commit, position: PartitionState | undefined): Tenure {
   if (metadata?.owner === owner) {
     // Ours: what is claimed and not yet in the checkpoint is written again, to the same places.
-    const next = checkpoint?.tenure === metadata.tenure ? checkpoint.next : metadata.from
+    const next = position?.tenure === metadata.tenure ? position.next : metadata.from
     return { tenure: metadata.tenure, from: metadata.from, next }
   }
   // No commit: Kafka forgot that of a group that was away for long, or the topic was recreated, and then our offsets mean
   // other records. Reading from the beginning is right for both: the ledger drops what is written.
   const next = Math.max(offset, 0)
-  const tenure = Math.max(metadata?.tenure ?? 0, checkpoint?.tenure ?? 0) + 1
+  const tenure = Math.max(metadata?.tenure ?? 0, position?.tenure ?? 0) + 1
   return { tenure, from: next, next }
+}
+
+/** Records that we claimed and have not written: from offset `from` up to and without `to`. Empty where all are. */
+export type Unfinished = Omit<ClosedTenure, 'owner'>
+
+/**
+ * What of a partition we claimed and have not written, oldest first, in tenures that are over, or whose partition another member has
+ * now. It is ours to write, for nobody else does; before the partition is opened again, for the ledger goes on from there.
+ * @param closed tenures of the partition that are over, as their successors stored them
+ * @param assigned whether the partition is ours now: then our last tenure goes on, and is not over
+ */
+export function unfinished(
+  owner: string,
+  partition: number,
+  { offset, metadata }: Commit,
+  closed: readonly ClosedTenure[],
+  position: PartitionState | undefined,
+  assigned: boolean,
+): Unfinished[] {
+  const over = closed.filter((each) => each.owner === owner && each.partition === partition)
+  if (!assigned && metadata?.owner === owner && over.every(({ tenure }) => tenure !== metadata.tenure)) {
+    over.push({ partition, ...metadata, to: offset })
+  }
+  return over
+    .sort((a, b) => a.tenure - b.tenure)
+    .map(({ tenure, from, to, hash }) => {
+      // A later tenure is opened only after what was left of the earlier ones is written.
+      const next = !position || position.tenure < tenure ? from : position.tenure === tenure ? position.next : to
+      return { partition, tenure, from: Math.min(next, to), to, hash }
+    })
 }

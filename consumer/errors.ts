@@ -17,6 +17,7 @@ export const ERRORS = {
   CERTIFICATE_REFUSED: 'operator',
   INTERNAL: 'operator',
   TOPIC_UNSUITABLE: 'operator',
+  LEDGER_TOPIC_MISSING: 'operator',
   DISK_REFUSED: 'operator',
   DISK_NEARLY_FULL: 'operator',
   FILE_TAMPERED: 'operator',

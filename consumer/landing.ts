@@ -76,9 +76,7 @@ export class Landing {
     }
     const appended = Number(message.timestamp)
     if (appended > this.newest) this.newest = appended
-    // Of a chunk without lines nothing is known but when it came.
-    const time = chunk.lines > 0 ? Number(chunk.t0 / 1_000_000n) : appended
-    const wanted = this.#ledger.enter(chunk, this.#layout.dayOf(time, appended), partition)
+    const wanted = this.#ledger.enter(chunk, this.#layout.dayOf(timeOf(chunk, appended), appended), partition)
     const { extents, misdated } = this.#layout.lay(chunk, wanted, appended)
     this.#ledger.wrote(chunk, extents)
     let lines = 0
@@ -95,6 +93,26 @@ export class Landing {
     this.counts.lines += lines
     this.counts.doubled += chunk.lines - lines
     this.counts.misdated += misdated
+  }
+
+  /**
+   * Enters a record that another root writes into a ledger that is not ours, and nothing else.
+   * @param known whether a run is in it already as of this record
+   */
+  count(ledger: Ledger, partition: number, message: FetchedRecord, known: (run: string) => boolean): void {
+    let chunk: Chunk
+    try {
+      chunk = decodeRecord(message)
+    } catch (error) {
+      if (error instanceof ChunkError || error instanceof InflateError) return
+      throw error
+    }
+    if (known(Buffer.from(chunk.run).toString('hex'))) return
+    const appended = Number(message.timestamp)
+    const day = this.#layout.dayOf(timeOf(chunk, appended), appended)
+    const wanted = ledger.enter(chunk, day, partition)
+    const lines = wanted ? wanted.reduce((sum, one) => sum + one, 0) : chunk.lines
+    ledger.wrote(chunk, [{ day, lines }])
   }
 
   takeTimes(): number[] {
@@ -116,3 +134,5 @@ const compressed = ({ offset }: FetchedRecord, error: InflateError): KafkaMessag
   ...{ offset, key: null, value: error.index === 0 ? error.compressed : null },
   ...{ timestamp: '', attributes: 0, headers: {} },
 })
+/** Of a chunk without lines nothing is known but when it came. In ms since 1970. */
+const timeOf = (chunk: Chunk, appended: number): number => (chunk.lines > 0 ? Number(chunk.t0 / 1_000_000n) : appended)

@@ -319,6 +319,11 @@ function add(lost: Record<string, number>, reason: string, lines: number): void 
   lost[reason] = (lost[reason] ?? 0) + lines
 }
 
+/** Partitions of which Kafka has dropped records before they were read. */
+export function* expiredOf(state: { partitions: ReadonlyMap<number, { expired?: number }> }): Generator<number> {
+  for (const [partition, { expired }] of state.partitions) if (expired) yield partition
+}
+
 /** The source of a chunk's line. */
 export const sourceOf = (chunk: Chunk, line: number): Source => ((chunk.src[line >> 3]! >> (line & 7)) & 1) as Source
 

@@ -1,6 +1,7 @@
 /** The consumer's process: settings, the root and what it holds, the subscription, HTTP. */
 import { join } from 'node:path'
 import pino from 'pino'
+import { Group } from '../wire/group.ts'
 import { kafkaClient } from '../wire/kafka.ts'
 import { SettingsError } from '../wire/settings.ts'
 import { Calendar } from './calendar.ts'
@@ -16,9 +17,11 @@ import { httpApi } from './http-api.ts'
 import { IndexLog } from './index-log.ts'
 import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
-import { Ledger } from './ledger.ts'
+import { expiredOf, Ledger } from './ledger.ts'
 import { countOf } from './ledger-api.ts'
+import { kafkaLedgerLog } from './ledger-log.ts'
 import { ledgerRoutes } from './ledger-routes.ts'
+import { LedgerTopic } from './ledger-topic.ts'
 import { Manifests } from './manifests.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
@@ -27,6 +30,7 @@ import { openRoot } from './root.ts'
 import { consumerSettings, type Settings } from './settings.ts'
 import { Subscriber } from './subscriber.ts'
 import { Tokens } from './tokens.ts'
+import { checkTopic, ensureTopics, ledgerTopicOf } from './topic.ts'
 import { verify } from './verify.ts'
 import { Writer } from './writer.ts'
 
@@ -59,7 +63,7 @@ try {
   const checkpoint = new Checkpoint(join(root.state, 'checkpoint'))
   const { files, runs, totals, index: indexed } = checkpoint.state
   const index = new IndexLog(root.state, indexed)
-  const ledger = new Ledger(structuredClone({ runs, totals }))
+  const ledger = new Ledger(structuredClone({ runs, totals }), expiredOf(checkpoint.state))
   const writer = new Writer({
     root: root.path,
     files,
@@ -69,12 +73,28 @@ try {
   })
   const layout = new Layout(settings.LINE_FORMAT, new Days(settings.TZ_FILES), settings.KEEP_DAYS)
   const landing = new Landing({ topic: settings.KAFKA_TOPIC, state: root.state, ledger, layout, writer, index, log })
-  const kafka = kafkaClient({
-    brokers: settings.KAFKA_BROKERS,
-    clientId: settings.KAFKA_CLIENT_ID,
-    security: settings,
-    logger: kafkaLog,
+  const connect = (requestTimeout?: number) =>
+    kafkaClient({
+      brokers: settings.KAFKA_BROKERS,
+      clientId: settings.KAFKA_CLIENT_ID,
+      security: settings,
+      logger: kafkaLog,
+      ...(requestTimeout !== undefined && { requestTimeout }),
+    })
+  const group = new Group({
+    connect,
+    groupId: settings.KAFKA_GROUP,
+    topic: settings.KAFKA_TOPIC,
+    fetchBytes: settings.KAFKA_FETCH_BYTES,
   })
+  const ledgerTopic = new LedgerTopic({
+    log: kafkaLedgerLog(ledgerTopicOf(settings), group, connect, log),
+    group: settings.KAFKA_GROUP,
+    owner: root.uuid,
+    state: checkpoint.state,
+    logger: log,
+  })
+  const membership = new Membership(root.state)
   const space = new DiskSpace(root.path, settings.MIN_FREE)
   const metrics: Metrics = new Metrics(
     () => landing.counts,
@@ -86,10 +106,12 @@ try {
     Number(space.paused),
   )
   const subscriber = new Subscriber({
-    kafka,
-    settings,
+    group,
+    ledgerTopic,
+    topic: settings.KAFKA_TOPIC,
+    brokers: settings.KAFKA_BROKERS,
+    rootPath: root.path,
     owner: root.uuid,
-    membership: new Membership(root.state),
     checkpoint,
     ledger,
     landing,
@@ -97,6 +119,12 @@ try {
     index,
     log,
     admit: () => space.admit(),
+    connected: async (kafka, admin, again) => {
+      await membership.leaveForTheDead(kafka, settings.KAFKA_GROUP)
+      // A topic that somebody deletes while we run is his to make again.
+      await (again ? checkTopic : ensureTopics)(admin, settings, log)
+    },
+    joined: (memberId) => membership.joined(memberId),
     landed: (times) => metrics.landed(times),
   })
   const manifests = new Manifests(checkpoint)
@@ -150,7 +178,8 @@ try {
   const stop = async (signal: string): Promise<void> => {
     log.info({ signal }, 'stopping')
     await housekeeping.stop()
-    await Promise.all([api.close(), subscriber.stop()])
+    const [left] = await Promise.all([subscriber.stop(), api.close()])
+    if (left) membership.left()
     writer.close()
     checkpoint.close()
     log.info({ ...landing.counts }, 'stopped; every line that was claimed is written')

@@ -1,7 +1,15 @@
 /** The consumer's settings, from its environment. */
 import { z } from 'zod'
 import { filePath } from '../wire/security.ts'
-import { address, byteSize, commonSettings, duration, readSettings, SettingsError } from '../wire/settings.ts'
+import {
+  address,
+  byteSize,
+  commonSettings,
+  duration,
+  readSettings,
+  SettingsError,
+  topicName,
+} from '../wire/settings.ts'
 import { readCertificate } from './certificate.ts'
 import { isLoopback } from './loopback.ts'
 import { readTokens } from './tokens.ts'
@@ -30,6 +38,14 @@ export const settingsSchema = z.object({
     .max(255)
     .default('tallyman')
     .describe('Consumer group; its members share the partitions.'),
+  KAFKA_LEDGER_TOPIC: topicName
+    .optional()
+    .describe(
+      'Topic in which consumers of a group leave for each other what they know of their partitions; compacted, created where it is missing. Not set: KAFKA_TOPIC with `-ledger` behind it.',
+    ),
+  KAFKA_FETCH_BYTES: byteSize
+    .prefault('2m')
+    .describe('Bytes that one answer of a broker may bring, as they are compressed; memory grows with it.'),
   KAFKA_PARTITIONS: count(1, 10_000).default(12).describe('Partitions of the topic, where it has to be created.'),
   KAFKA_REPLICATION: count(1, 100)
     .default(2)

@@ -6,90 +6,123 @@
  *
  * Invariants
  * - Nothing is written that was not claimed in this generation of the group. A claim that is refused, or whose fate is unknown, ends
- *   the batch with nothing written: kafkajs joins again, and what Kafka holds then decides where we go on.
- * - Commits are made inside eachBatch, awaited, and by nobody else: a commit from a timer can move a group back.
+ *   the batch with nothing written: what Kafka holds at the next assignment decides where we go on.
+ * - What was claimed is written, by us and nobody else, whoever has the partition by then: at each assignment what is left of our own
+ *   tenures comes first, for the ledger goes on from there.
+ * - Commits are made inside a batch's handler, awaited, and by nobody else: a commit from a timer can move a group back.
  * - The checkpoint follows the files between rounds, at most CHECKPOINT_MS later. Behind it the same bytes are written again.
  * - A disk that refuses stops the rounds and nothing else: Kafka holds the records, heartbeats go on, it is tried again.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { Admin, Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs'
+import type { Admin, Kafka, KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
+import { type Clock, realClock } from '../wire/clock.ts'
+import type { Extent, Group, GroupBatch } from '../wire/group.ts'
 import type { Checkpoint, PartitionState } from './checkpoint.ts'
-import { openTenure, readMetadata, type Tenure, writeMetadata } from './claims.ts'
+import {
+  type ClosedTenure,
+  type Commit,
+  type Opening,
+  openTenure,
+  readMetadata,
+  recordHash,
+  type Tenure,
+  type Unfinished,
+  unfinished,
+  writeMetadata,
+} from './claims.ts'
 import { ConsumerError } from './errors.ts'
 import type { IndexLog } from './index-log.ts'
 import type { Landing } from './landing.ts'
 import type { Ledger } from './ledger.ts'
-import type { Membership } from './membership.ts'
-import type { Settings } from './settings.ts'
-import { ensureTopic } from './topic.ts'
+import type { Claimed, LedgerTopic } from './ledger-topic.ts'
+import { hashAt, type TakeOver, type TakeOverSources, takeOver } from './take-over.ts'
 import type { Writer } from './writer.ts'
 
 /** Claims are made at least this far apart: under many small batches one claim carries them all. */
 const CLAIM_APART_MS = 10
 const CHECKPOINT_MS = 200
 const RETRY_MS = 500
+/** So long a stop waits until the ledger's topic is up to date. */
+const PUBLISH_MS = 500
 /** While Kafka or the disk is away it is told this often. */
 const REMIND_MS = 60_000
-/** As many partitions are worked on at a time: each waits in its eachBatch until the round that holds it is over. */
-const CONCURRENT_PARTITIONS = 64
-
 /** A partition in our possession; `claimed` is up to where Kafka says so, `high` the end of its log at the last fetch. */
 type Held = Tenure & { claimed: number; high: number }
 
 /** A batch that waits for its round. */
 type Hand = {
-  partition: number
   held: Held
   generation: number
+  batch: GroupBatch
   messages: KafkaMessage[]
-  commit: EachBatchPayload['commitOffsetsIfNecessary']
-  heartbeat: EachBatchPayload['heartbeat']
   /** Resolves with whether the batch landed; it did not when its partition was given to another member meanwhile. */
   done: PromiseWithResolvers<boolean>
 }
 
+/** What a round holds: told that we live while the disk refuses. */
+type Round = readonly { batch: Pick<GroupBatch, 'heartbeat'> }[]
+
 export type SubscriberOptions = {
-  kafka: Kafka
-  settings: Settings
+  group: Pick<Group, 'start' | 'stop' | 'commits' | 'extents' | 'read' | 'begin'>
+  ledgerTopic: LedgerTopic
+  topic: string
+  brokers: readonly string[]
+  rootPath: string
   /** The root's UUID: the owner in our claims. */
   owner: string
-  membership: Membership
-  checkpoint: Checkpoint
+  checkpoint: Pick<Checkpoint, 'state' | 'append'>
   ledger: Ledger
-  landing: Landing
-  writer: Writer
-  index: IndexLog
+  landing: Pick<Landing, 'land' | 'count' | 'takeTimes'>
+  writer: Pick<Writer, 'flush' | 'sync'>
+  index: Pick<IndexLog, 'sync'>
   log: Logger
   /** Throws while nothing more may be written, although the disk would take it. */
   admit(): void
+  clock?: Clock
+  /**
+   * A new connection to Kafka is about to join.
+   * @param again whether another one had joined before
+   * @throws ConsumerError when the topic can't be used
+   */
+  connected(kafka: Kafka, admin: Admin, again: boolean): Promise<void>
+  /** The group knows us by this id. */
+  joined(memberId: string): void
   /** Chunks are in their files. @param times of their first lines, ms since 1970 */
   landed(times: readonly number[]): void
 }
 
 export class Subscriber {
   #options: SubscriberOptions
-  #admin: Admin | undefined
-  #consumer: Consumer | undefined
+  #clock: Clock
   /** Counts the times that the group gave us partitions; batches of an earlier one are not ours any more. */
   #generation = 0
   #held = new Map<number, Held>()
+  #read: TakeOverSources['read']
+  /** How far each partition is written, by us. */
+  #positions: Map<number, PartitionState>
   #hands: Hand[] = []
   #round: Promise<void> | undefined
-  #claimedAt = -CLAIM_APART_MS
+  #claimedAt = Number.NEGATIVE_INFINITY
   /** Partitions that were written since the last checkpoint. */
-  #changed = new Map<number, PartitionState>()
-  #checkpointTimer: NodeJS.Timeout | undefined
+  #changed = new Set<number>()
+  #checkpointTimer = false
   #checkpointDue = false
   /** Runs while batches have to wait for room on the disk. */
   #pause: NodeJS.Timeout | undefined
+  /** What is done about the assignments, one after the other. */
+  #assigning: Promise<void> = Promise.resolve()
   #stopping = new AbortController()
+  /** Whether the group was joined once: from then on nothing but a stop ends us. */
+  #joined = false
   /** Why we are not ready, by who says so. */
   #troubles = new Map<'kafka' | 'disk' | 'space', string>([['kafka', 'not connected to Kafka yet']])
   #remindedAt = new Map<string, number>()
 
   constructor(options: SubscriberOptions) {
     this.#options = options
+    this.#clock = options.clock ?? realClock
+    this.#read = (partition, from, to) => options.group.read(partition, from, to)
+    this.#positions = new Map(options.checkpoint.state.partitions)
   }
 
   /** Why records are not being landed, or undefined while they are. */
@@ -102,38 +135,32 @@ export class Subscriber {
     return Array.from(this.#held, ([partition, { high, next }]) => [partition, Math.max(0, high - next)])
   }
 
+  /** What roots that are away have claimed of the partitions that we hold, and have not written. */
+  get claimed(): Claimed[] {
+    return this.#options.ledgerTopic.closed.filter(({ partition }) => this.#held.has(partition))
+  }
+
   /**
    * Joins the group, however long Kafka takes to answer.
    * @throws ConsumerError when the topic can't be used
    */
   async start(): Promise<void> {
-    const { settings, kafka, log } = this.#options
-    while (!this.#stopping.signal.aborted) {
-      this.#admin = kafka.admin()
-      this.#consumer = kafka.consumer({
-        groupId: settings.KAFKA_GROUP,
-        sessionTimeout: 6_000,
-        heartbeatInterval: 1_500,
-        rebalanceTimeout: 10_000,
-        maxWaitTimeInMs: 250,
-        maxBytes: 2 * 1024 * 1024,
-        metadataMaxAge: 10_000,
-        allowAutoTopicCreation: false,
-        retry: { retries: 5, initialRetryTime: 100, maxRetryTime: 1_000, restartOnFailure: async () => true },
-      })
-      try {
-        await this.#admin.connect()
-        await this.#options.membership.leaveForTheDead(kafka, settings.KAFKA_GROUP)
-        await ensureTopic(this.#admin, settings, log)
-        await this.#subscribe(this.#consumer)
-        return
-      } catch (error) {
-        if (error instanceof ConsumerError) throw error
-        this.#kafkaAway((error as Error).message)
-        await Promise.allSettled([this.#consumer.disconnect(), this.#admin.disconnect()])
-        await sleep(RETRY_MS, undefined, { signal: this.#stopping.signal }).catch(() => {})
-      }
-    }
+    const { group, connected, joined } = this.#options
+    await group.start({
+      connected: (kafka, admin) => connected(kafka, admin, this.#joined),
+      joined: (memberId) => {
+        this.#joined = true
+        joined(memberId)
+      },
+      assigned: (partitions) => this.#assigned(partitions),
+      batch: (batch) => this.#batch(batch),
+      away: (error) => {
+        if (error instanceof ConsumerError && !this.#joined) throw error
+        this.#generation++
+        this.#held = new Map()
+        this.#kafkaAway(error.message)
+      },
+    })
   }
 
   /**
@@ -157,101 +184,183 @@ export class Subscriber {
     })
   }
 
-  /** Finishes the round under way, writes the checkpoint and leaves the group. */
-  async stop(): Promise<void> {
+  /**
+   * Finishes the round under way, writes the checkpoint and leaves the group.
+   * @returns whether the group was left in good order
+   */
+  async stop(): Promise<boolean> {
+    const { group, ledgerTopic, log } = this.#options
     this.#stopping.abort(new Error('the consumer was stopped'))
-    // What waits for room is not claimed, and whoever reads on has it all.
-    if (this.#pause !== undefined) for (const hand of this.#hands.splice(0)) hand.done.resolve(false)
-    await this.#consumer?.stop().catch(() => {})
-    await this.#round
+    // What waits is not claimed, and whoever reads on has it all.
+    for (const { done } of this.#hands.splice(0)) done.resolve(false)
     await this.#inRound(() => this.#writeCheckpoint([]))
-    const [left] = await Promise.allSettled([this.#consumer?.disconnect(), this.#admin?.disconnect()])
-    if (left.status === 'fulfilled') this.#options.membership.left()
-  }
-
-  async #subscribe(consumer: Consumer): Promise<void> {
-    const { KAFKA_TOPIC: topic } = this.#options.settings
-    consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
-      this.#options.membership.joined(payload.memberId)
-      void this.#assigned(payload.memberAssignment[topic] ?? [])
-    })
-    consumer.on(consumer.events.CRASH, ({ payload }) => this.#kafkaAway(payload.error.message))
-    await consumer.connect()
-    await consumer.subscribe({ topic, fromBeginning: true })
-    await consumer.run({
-      autoCommit: false,
-      eachBatchAutoResolve: false,
-      partitionsConsumedConcurrently: CONCURRENT_PARTITIONS,
-      eachBatch: (payload) => this.#eachBatch(payload),
-    })
+    // Before the partitions are another's: what is known by then it need not read again.
+    const told = this.#held.size > 0 ? ledgerTopic.publish() : Promise.resolve()
+    await Promise.race([told, this.#clock.sleep(PUBLISH_MS)]).catch((error: Error) =>
+      log.debug({ error: error.message }, 'the ledger’s topic was not brought up to date'),
+    )
+    ledgerTopic.stop()
+    return group.stop()
   }
 
   #kafkaAway(message: string): void {
     this.#troubles.set('kafka', message)
     this.#remind('kafka', () =>
       this.#options.log.warn(
-        { code: 'KAFKA_AWAY', brokers: this.#options.settings.KAFKA_BROKERS, error: message },
+        { code: 'KAFKA_AWAY', brokers: this.#options.brokers, error: message },
         "Kafka can't be read; nothing is lost, it is tried again. If this lasts, check KAFKA_BROKERS",
       ),
     )
   }
 
   #remind(what: string, tell: () => void): void {
-    const now = performance.now()
+    const now = this.#clock.now()
     if (now - (this.#remindedAt.get(what) ?? Number.NEGATIVE_INFINITY) < REMIND_MS) return
     this.#remindedAt.set(what, now)
     tell()
   }
 
-  /** The group gave us partitions: find out where each goes on, before a record of it is fetched. */
-  async #assigned(partitions: number[]): Promise<void> {
-    const { settings, log } = this.#options
-    const topic = settings.KAFKA_TOPIC
-    const consumer = this.#consumer!
+  /** The group gave us partitions: finds out where each goes on, before a record of it is read. */
+  #assigned(partitions: number[]): void {
     const generation = ++this.#generation
     this.#held = new Map()
-    if (partitions.length > 0) consumer.pause([{ topic, partitions }])
+    this.#assigning = this.#assigning.then(() => this.#takeUp(partitions, generation))
+  }
+
+  async #takeUp(partitions: number[], generation: number): Promise<void> {
+    const { topic, group, log } = this.#options
     while (generation === this.#generation && !this.#stopping.signal.aborted) {
       try {
-        const held = await this.#open(partitions)
-        if (generation !== this.#generation) return
-        this.#held = held
-        for (const [partition, { next }] of held) consumer.seek({ topic, partition, offset: String(next) })
-        if (partitions.length > 0) consumer.resume([{ topic, partitions }])
+        if (!(await this.#open(partitions, generation)) || generation !== this.#generation) return
+        group.begin(new Map(Array.from(this.#held, ([partition, { next }]) => [partition, next])))
         this.#troubles.delete('kafka')
         this.#remindedAt.delete('kafka')
         log.info({ topic, partitions: partitions.length, generation }, 'reading')
         return
       } catch (error) {
+        if (generation !== this.#generation) return
         this.#kafkaAway((error as Error).message)
-        await this.#admin!.connect().catch(() => {})
-        await sleep(RETRY_MS)
+        await this.#clock.sleep(RETRY_MS)
       }
     }
   }
 
-  async #open(partitions: number[]): Promise<Map<number, Held>> {
-    const { settings, owner, checkpoint } = this.#options
-    const topic = settings.KAFKA_TOPIC
-    // What an earlier generation wrote has to be in the checkpoint, for it says where we go on.
+  /** @returns whether the partitions are still ours once they are open */
+  async #open(partitions: number[], generation: number): Promise<boolean> {
+    const { group, owner, ledger, ledgerTopic } = this.#options
+    // What an earlier generation had in hand is over by then, one way or the other.
     await this.#inRound(() => this.#writeCheckpoint([]))
-    const [commits, logs] = await Promise.all([
-      this.#admin!.fetchOffsets({ groupId: settings.KAFKA_GROUP, topics: [topic] }),
-      this.#admin!.fetchTopicOffsets(topic),
-    ])
-    const held = new Map<number, Held>()
-    for (const partition of partitions) {
-      const found = commits[0]?.partitions.find((p) => p.partition === partition)
-      const log = logs.find((p) => p.partition === partition)
-      if (!log) throw new Error(`partition ${partition} of ${topic} has no leader`)
-      const commit = { offset: Number(found?.offset ?? -1), metadata: readMetadata(found?.metadata) }
-      const extent = { low: Number(log.low), high: Number(log.high) }
-      const opening = openTenure(owner, commit, checkpoint.state.partitions.get(partition), extent)
-      this.#tellOpening(partition, opening.expired, opening.recreated)
-      const ours = commit.metadata?.owner === owner && commit.metadata.tenure === opening.tenure
-      held.set(partition, { ...opening, claimed: ours ? commit.offset : opening.next, high: extent.high })
+    const [found, extents] = await Promise.all([group.commits(), group.extents()])
+    const commits = new Map(
+      Array.from(found, ([partition, { offset, metadata }]): [number, Commit] => [
+        partition,
+        { offset, metadata: readMetadata(metadata) },
+      ]),
+    )
+    // Nobody but us has ever claimed anything: there is nothing to read of others.
+    const alone = [...commits.values()].every(({ metadata }) => !metadata || metadata.owner === owner)
+    if (!alone) await ledgerTopic.refresh()
+    for (const [partition, commit] of commits) {
+      const position = this.#positions.get(partition)
+      const assigned = partitions.includes(partition)
+      for (const rest of unfinished(owner, partition, commit, ledgerTopic.closed, position, assigned)) {
+        await this.#finish(rest, extents.get(partition), generation)
+      }
     }
-    return held
+    const openings = await Promise.all(partitions.map((partition) => this.#opening(partition, commits, extents)))
+    const taken = await Promise.all(openings.map((opening) => this.#takeOver(opening, extents.get(opening.partition)!)))
+    if (generation !== this.#generation) return false
+    await this.#inRound(async () => {
+      for (const each of taken) if (each) ledger.adopt(each.partition, each.runs)
+      for (const opening of openings) this.#enter(opening)
+      // Before the first claim: what is claimed then is found again with the ledger as it was.
+      await this.#writeCheckpoint([])
+    })
+    if (generation !== this.#generation) return false
+    this.#held = new Map(
+      openings.map((opening) => [opening.partition, { ...opening, high: extents.get(opening.partition)!.high }]),
+    )
+    ledgerTopic.hold(openings)
+    // Others may owe us lines from before we were started; nothing waits for that.
+    if (alone) void ledgerTopic.refresh().catch(() => {})
+    return true
+  }
+
+  /** Writes what is left of a tenure of ours that is over. */
+  async #finish(rest: Unfinished, log: Extent | undefined, generation: number): Promise<void> {
+    const { ledgerTopic } = this.#options
+    const { partition, tenure, from, to, hash } = rest
+    if (from < to && log && (await this.#holds(partition, to, hash, log))) {
+      await this.#landRest(rest, log, generation)
+      this.#options.log.info({ partition, tenure, from, to }, 'wrote what was claimed before another took over')
+    }
+    await this.#inRound(async () => {
+      const position = this.#positions.get(partition)
+      if (from < to && position?.next !== to) this.#move(partition, { ...keptOf(position), next: to, tenure })
+      await this.#writeCheckpoint([])
+    })
+    await ledgerTopic.release(partition, tenure)
+  }
+
+  async #landRest({ partition, tenure, from, to }: Unfinished, log: Extent, generation: number): Promise<void> {
+    const held: Held = { tenure, from, next: from, claimed: to, high: to }
+    if (log.low > from) await this.#inRound(async () => this.#expire(partition, Math.min(log.low, to) - from))
+    for await (const messages of this.#read(partition, Math.max(from, log.low), Math.min(to, log.high))) {
+      if (generation !== this.#generation) throw new Error('the group has changed')
+      await this.#inRound(() => this.#land(partition, held, messages, []))
+    }
+  }
+
+  /** Whether the record before an offset is the one that had this hash, as far as that can be told. */
+  async #holds(partition: number, offset: number, hash: number | undefined, { low, high }: Extent): Promise<boolean> {
+    if (offset > high) return false
+    if (hash === undefined || offset <= low) return true
+    return (await hashAt(this.#read, partition, offset - 1)) === hash
+  }
+
+  async #opening(
+    partition: number,
+    commits: ReadonlyMap<number, Commit>,
+    extents: ReadonlyMap<number, Extent>,
+  ): Promise<Opening & { partition: number }> {
+    const { topic, owner } = this.#options
+    const extent = extents.get(partition)
+    if (!extent) throw new Error(`partition ${partition} of ${topic} has no leader`)
+    const commit = commits.get(partition) ?? { offset: -1, metadata: undefined }
+    const position = this.#positions.get(partition)
+    const intact =
+      !position || position.next > extent.high || (await this.#holds(partition, position.next, position.hash, extent))
+    return { partition, ...openTenure(owner, commit, position, extent, intact) }
+  }
+
+  /** Learns what the root before us has come to, and stores what it owes, before anything is claimed. */
+  async #takeOver({ partition, closes }: Opening & { partition: number }, log: Extent): Promise<TakeOver | undefined> {
+    if (!closes) return undefined
+    const { landing, ledgerTopic } = this.#options
+    const closed: ClosedTenure = { partition, ...closes }
+    const taken = await takeOver({ ledgerTopic, landing, read: this.#read }, closed, log)
+    await ledgerTopic.close(taken.claimed)
+    return taken
+  }
+
+  /** Enters where a partition goes on. */
+  #enter({ partition, tenure, next, expired, recreated }: Opening & { partition: number }): void {
+    this.#tellOpening(partition, expired, recreated)
+    if (expired > 0) this.#expire(partition, expired)
+    const position = this.#positions.get(partition)
+    if (position?.tenure === tenure && position.next === next) return
+    this.#move(partition, { ...keptOf(position), next, tenure })
+  }
+
+  #expire(partition: number, records: number): void {
+    const position = this.#positions.get(partition)
+    this.#options.ledger.expire(partition)
+    this.#move(partition, { next: 0, tenure: 0, ...position, expired: (position?.expired ?? 0) + records })
+  }
+
+  #move(partition: number, position: PartitionState): void {
+    this.#positions.set(partition, position)
+    this.#changed.add(partition)
   }
 
   #tellOpening(partition: number, expired: number, recreated: boolean): void {
@@ -265,39 +374,21 @@ export class Subscriber {
     if (recreated) {
       log.error(
         { code: 'TOPIC_RECREATED', partition },
-        'the partition is shorter than what was read of it: the topic was recreated, and is read from its beginning',
+        'the partition is not the one that was read: the topic was recreated, and is read from its beginning',
       )
     }
   }
 
-  async #eachBatch({
-    batch,
-    resolveOffset,
-    heartbeat,
-    commitOffsetsIfNecessary,
-    isRunning,
-    isStale,
-  }: EachBatchPayload): Promise<void> {
+  async #batch(batch: GroupBatch): Promise<boolean> {
     const held = this.#held.get(batch.partition)
-    // Fetched before we knew where to go on: not resolved, so it is fetched again from there.
-    if (!held || !isRunning() || isStale() || this.#stopping.signal.aborted) return
-    held.high = Number(batch.highWatermark)
-    const hand: Hand = {
-      partition: batch.partition,
-      held,
-      generation: this.#generation,
-      messages: batch.messages.filter(({ offset }) => Number(offset) >= held.next),
-      commit: commitOffsetsIfNecessary,
-      heartbeat,
-      done: Promise.withResolvers(),
-    }
-    if (hand.messages.length > 0) {
-      this.#hands.push(hand)
-      this.#kick()
-      if (!(await hand.done.promise)) return
-    }
-    resolveOffset(batch.lastOffset())
-    await heartbeat()
+    if (!held || this.#stopping.signal.aborted) return false
+    held.high = batch.high
+    const messages = batch.messages.filter(({ offset }) => Number(offset) >= held.next)
+    if (messages.length === 0) return true
+    const hand: Hand = { held, generation: this.#generation, batch, messages, done: Promise.withResolvers() }
+    this.#hands.push(hand)
+    this.#kick()
+    return hand.done.promise
   }
 
   /** Starts rounds, unless one is under way, and goes on as long as there is something to do. */
@@ -315,12 +406,12 @@ export class Subscriber {
 
   async #rounds(): Promise<void> {
     while (this.#due) {
-      const wait = this.#claimedAt + CLAIM_APART_MS - performance.now()
-      if (this.#hands.length > 0 && wait > 0) await sleep(wait)
+      const wait = this.#claimedAt + CLAIM_APART_MS - this.#clock.now()
+      if (this.#hands.length > 0 && wait > 0) await this.#clock.sleep(wait)
       const hands = this.#admitted() ? this.#hands.splice(0) : []
       try {
         const claimed = await this.#claim(hands)
-        for (const hand of claimed) await this.#land(hand, claimed)
+        for (const { batch, held, messages } of claimed) await this.#land(batch.partition, held, messages, claimed)
         if (this.#checkpointDue) await this.#writeCheckpoint(claimed)
         for (const hand of claimed) hand.done.resolve(true)
       } catch (error) {
@@ -363,7 +454,7 @@ export class Subscriber {
           if (hand.generation === this.#generation) this.#hands.push(hand)
           else hand.done.resolve(false)
         }
-        for (const hand of this.#hands) hand.heartbeat().catch(() => {})
+        for (const hand of this.#hands) hand.batch.heartbeat().catch(() => {})
         if (this.#admitted()) this.#kick()
       }, RETRY_MS)
       return false
@@ -376,49 +467,67 @@ export class Subscriber {
    * @throws Error when Kafka refuses, or does not say whether it took the claim
    */
   async #claim(hands: Hand[]): Promise<Hand[]> {
-    const { settings, owner } = this.#options
+    const { owner } = this.#options
+    // kafkajs takes up a new generation within one turn, and tells us at its end: in between a commit would be made in the new one for
+    // what the old one brought.
+    await this.#clock.turn()
     const current = hands.filter((hand) => hand.generation === this.#generation)
     for (const hand of hands) if (!current.includes(hand)) hand.done.resolve(false)
-    const claims = current.flatMap(({ partition, held, messages }) => {
-      const end = Number(messages.at(-1)!.offset) + 1
-      return end > held.claimed ? [{ held, partition, offset: String(end), metadata: writeMetadata(owner, held) }] : []
+    const claims = current.flatMap(({ batch: { partition }, held, messages }) => {
+      const offset = Number(messages.at(-1)!.offset) + 1
+      return offset > held.claimed
+        ? [{ held, commit: { partition, offset, metadata: writeMetadata(owner, held) } }]
+        : []
     })
     if (claims.length === 0) return current
-    this.#claimedAt = performance.now()
-    const partitions = claims.map(({ partition, offset, metadata }) => ({ partition, offset, metadata }))
-    await current[0]!.commit({ topics: [{ topic: settings.KAFKA_TOPIC, partitions }] })
-    for (const { held, offset } of claims) held.claimed = Number(offset)
+    this.#claimedAt = this.#clock.now()
+    await current[0]!.batch.commit(claims.map(({ commit }) => commit))
+    for (const { held, commit } of claims) held.claimed = commit.offset
     return current
   }
 
   /** Writes what is claimed. It is ours to finish even if the group moves on meanwhile: a successor starts behind it. */
-  async #land({ partition, held, messages }: Hand, round: Hand[]): Promise<void> {
+  async #land(partition: number, held: Held, messages: KafkaMessage[], round: Round): Promise<void> {
     const { landing, writer } = this.#options
     const flush = () => this.#insist(round, () => writer.flush())
+    let hash: number | undefined
     for (const message of messages) {
+      // Before it is landed: its bytes are gone then.
+      if (message === messages.at(-1)) hash = recordHash(message)
       await landing.land(partition, message, flush)
       held.next = Number(message.offset) + 1
     }
     await flush()
     this.#options.landed(landing.takeTimes())
-    this.#changed.set(partition, { next: held.next, tenure: held.tenure })
+    const { next, tenure } = held
+    this.#move(partition, {
+      ...keptOf(this.#positions.get(partition)),
+      next,
+      tenure,
+      ...(hash !== undefined && { hash }),
+    })
     this.#scheduleCheckpoint()
   }
 
   #scheduleCheckpoint(): void {
-    this.#checkpointTimer ??= setTimeout(() => {
-      this.#checkpointTimer = undefined
+    if (this.#checkpointTimer) return
+    this.#checkpointTimer = true
+    void this.#clock.sleep(CHECKPOINT_MS).then(() => {
+      this.#checkpointTimer = false
       this.#checkpointDue = true
       this.#kick()
-    }, CHECKPOINT_MS)
+    })
   }
 
-  async #writeCheckpoint(round: Hand[]): Promise<void> {
+  async #writeCheckpoint(round: Round): Promise<void> {
     this.#checkpointDue = false
     if (this.#changed.size === 0) return
     const { checkpoint, ledger, writer, index } = this.#options
     const delta = {
-      partitions: [...this.#changed],
+      partitions: Array.from(this.#changed, (partition): [number, PartitionState] => [
+        partition,
+        this.#positions.get(partition)!,
+      ]),
       files: [] as ReturnType<Writer['sync']>,
       index: [] as ReturnType<IndexLog['sync']>,
       ...ledger.takeChanges(),
@@ -433,10 +542,11 @@ export class Subscriber {
       delta.index.push(...index.sync())
     })
     await this.#insist(round, () => checkpoint.append(delta))
+    this.#options.ledgerTopic.note(delta)
   }
 
   /** Does what the disk may refuse, until it does not. */
-  async #insist(round: Hand[], work: () => void): Promise<void> {
+  async #insist(round: Round, work: () => void): Promise<void> {
     for (;;) {
       try {
         work()
@@ -447,13 +557,17 @@ export class Subscriber {
         this.#troubles.set('disk', message)
         this.#remind('disk', () =>
           this.#options.log.warn(
-            { code: 'DISK_REFUSED', root: this.#options.settings.ROOT, error: message },
+            { code: 'DISK_REFUSED', root: this.#options.rootPath, error: message },
             "the root's disk refuses what is to be written; nothing is lost, Kafka holds it. Make room, or mend the disk",
           ),
         )
-        for (const hand of round) await hand.heartbeat().catch(() => {})
-        await sleep(RETRY_MS)
+        for (const { batch } of round) await batch.heartbeat().catch(() => {})
+        await this.#clock.sleep(RETRY_MS)
       }
     }
   }
 }
+
+/** What of a position is kept where it moves without a record. */
+const keptOf = (position: PartitionState | undefined): Pick<PartitionState, 'expired'> =>
+  position?.expired === undefined ? {} : { expired: position.expired }

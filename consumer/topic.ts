@@ -1,5 +1,5 @@
-/** The topic: made where it is missing, and checked for what the files depend on. */
-import type { Admin } from 'kafkajs'
+/** The topics, that of the lines and that of the ledger: made where they are missing, and checked for what the files depend on. */
+import type { Admin, ITopicConfig } from 'kafkajs'
 import type { Logger } from 'pino'
 import { ConsumerError } from './errors.ts'
 import type { Settings } from './settings.ts'
@@ -9,14 +9,48 @@ const LOG_APPEND_TIME = 'LogAppendTime'
 /** Kafka's number for a topic as a resource whose configuration is asked for (org.apache.kafka.common.config.ConfigResource). */
 const RESOURCE_TOPIC = 2
 
+/** The ledger's topic keeps the last value of each key, and is cleaned often, for it is read as a whole. */
+const LEDGER_CONFIG = [
+  { name: 'cleanup.policy', value: 'compact' },
+  { name: 'segment.ms', value: String(10 * 60_000) },
+  { name: 'segment.bytes', value: String(16 * 1024 * 1024) },
+  { name: 'min.cleanable.dirty.ratio', value: '0.1' },
+]
+
+/** Where the ledger of a topic is. */
+export const ledgerTopicOf = ({ KAFKA_TOPIC, KAFKA_LEDGER_TOPIC }: Settings): string =>
+  KAFKA_LEDGER_TOPIC ?? `${KAFKA_TOPIC}-ledger`
+
 /**
- * Sees to it that the topic is there. A record's append time decides where a misdated line goes, so the broker has to stamp
+ * Sees to it that the topics are there. A record's append time decides where a misdated line goes, so the broker has to stamp
  * it: with a sender's clock, or a second copy's, the files would not be a function of the log.
  * @throws ConsumerError when the topic has another timestamp type
  */
-export async function ensureTopic(admin: Admin, settings: Settings, log: Logger): Promise<void> {
+export async function ensureTopics(admin: Admin, settings: Settings, log: Logger): Promise<void> {
   const topic = settings.KAFKA_TOPIC
-  if (!(await admin.listTopics()).includes(topic)) await createTopic(admin, settings, log)
+  const there = await admin.listTopics()
+  if (!there.includes(topic)) {
+    const configEntries = [{ name: TIMESTAMP_TYPE, value: LOG_APPEND_TIME }]
+    await createTopic(admin, settings, log, { topic, numPartitions: settings.KAFKA_PARTITIONS, configEntries })
+  }
+  await checkTopic(admin, settings)
+  const ledger = ledgerTopicOf(settings)
+  if (there.includes(ledger)) return
+  try {
+    const numPartitions = 1 + settings.KAFKA_PARTITIONS
+    await createTopic(admin, settings, log, { topic: ledger, numPartitions, configEntries: LEDGER_CONFIG })
+  } catch (error) {
+    // A consumer that is the only one of its group can do without.
+    log.warn(
+      { code: 'LEDGER_TOPIC_MISSING', topic: ledger, error: (error as Error).message },
+      'the topic of the ledger is missing and can’t be created; without it no partition can be taken over from another root. Create it, with cleanup.policy=compact',
+    )
+  }
+}
+
+/** @throws ConsumerError when the topic has another timestamp type. @throws Error when it is not there */
+export async function checkTopic(admin: Admin, settings: Settings): Promise<void> {
+  const topic = settings.KAFKA_TOPIC
   const { resources } = await admin.describeConfigs({
     includeSynonyms: false,
     resources: [{ type: RESOURCE_TOPIC, name: topic, configNames: [TIMESTAMP_TYPE] }],
@@ -29,30 +63,22 @@ export async function ensureTopic(admin: Admin, settings: Settings, log: Logger)
   )
 }
 
-async function createTopic(admin: Admin, settings: Settings, log: Logger): Promise<void> {
+async function createTopic(
+  admin: Admin,
+  settings: Settings,
+  log: Logger,
+  topic: Pick<ITopicConfig, 'configEntries'> & { topic: string; numPartitions: number },
+): Promise<void> {
   const { brokers } = await admin.describeCluster()
   const replicationFactor = Math.min(settings.KAFKA_REPLICATION, brokers.length)
   if (replicationFactor < settings.KAFKA_REPLICATION) {
     log.warn(
-      { wanted: settings.KAFKA_REPLICATION, brokers: brokers.length },
+      { topic: topic.topic, wanted: settings.KAFKA_REPLICATION, brokers: brokers.length },
       'the topic gets fewer replicas than KAFKA_REPLICATION asks for, because there are fewer brokers: lines are lost if these lose their disks',
     )
   }
-  const created = await admin.createTopics({
-    waitForLeaders: true,
-    topics: [
-      {
-        topic: settings.KAFKA_TOPIC,
-        numPartitions: settings.KAFKA_PARTITIONS,
-        replicationFactor,
-        configEntries: [{ name: TIMESTAMP_TYPE, value: LOG_APPEND_TIME }],
-      },
-    ],
-  })
+  const created = await admin.createTopics({ waitForLeaders: true, topics: [{ ...topic, replicationFactor }] })
   if (created) {
-    log.info(
-      { topic: settings.KAFKA_TOPIC, partitions: settings.KAFKA_PARTITIONS, replicationFactor },
-      'created the topic',
-    )
+    log.info({ topic: topic.topic, partitions: topic.numPartitions, replicationFactor }, 'created the topic')
   }
 }

@@ -10,6 +10,7 @@ import { promisify } from 'node:util'
 import { constants, unzipSync, zstdCompress, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import kafkajs, { type Kafka as KafkaClient, type KafkaConfig } from 'kafkajs'
 import type { Logger } from 'pino'
+import { clusterOf } from './cluster.ts'
 import { type CompressedBatch, deferredRecords } from './deferred-records.ts'
 import { kafkaSecurity, type SecuritySettings } from './security.ts'
 import { answeringBrokers } from './seeds.ts'
@@ -120,26 +121,13 @@ export function kafkaClient(options: KafkaOptions): KafkaClient {
   })
 }
 
-/** The part of kafkajs's Cluster that it keeps to itself (src/cluster/index.js, src/broker/index.js). */
-type Cluster = {
-  connect(): Promise<void>
-  disconnect(): Promise<void>
-  findGroupCoordinator(of: { groupId: string }): Promise<{
-    leaveGroup(member: { groupId: string; memberId: string }): Promise<unknown>
-  }>
-}
-
 /**
  * Takes a member out of a consumer group: a request that kafkajs has and offers to no caller. A member that is not in the group
  * is no error.
  * @throws Error when Kafka can't be asked
  */
 export async function leaveGroup(kafka: KafkaClient, groupId: string, memberId: string): Promise<void> {
-  const createCluster = Object.getOwnPropertySymbols(kafka).find(
-    ({ description }) => description === 'private:Kafka:createCluster',
-  )!
-  const clients = kafka as unknown as Record<symbol, (options: { allowAutoTopicCreation: boolean }) => Cluster>
-  const cluster = clients[createCluster]!({ allowAutoTopicCreation: false })
+  const cluster = clusterOf(kafka)
   await cluster.connect()
   try {
     const coordinator = await cluster.findGroupCoordinator({ groupId })

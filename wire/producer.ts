@@ -22,6 +22,9 @@ export type OutgoingRecord = {
   value: Buffer<ArrayBuffer>
 }
 
+/** Takes a key out of a compacted topic. */
+export type Tombstone = Omit<OutgoingRecord, 'value'> & { value: null }
+
 export type ProducerEvents = {
   /** An attempt failed; nothing is lost, it is tried again. `attempts` have failed in a row. */
   failed(error: Error, attempts: number): void
@@ -88,7 +91,7 @@ export class Producer {
    * @throws RefusedError when Kafka will not take them as they are
    * @throws Error after `stop`
    */
-  async send(topic: string, records: OutgoingRecord[]): Promise<number> {
+  async send(topic: string, records: (OutgoingRecord | Tombstone)[]): Promise<number> {
     const { signal } = this.#stopped
     const { attemptTimeout, backoff, maxBackoff } = this.#limits
     let since = 0
@@ -117,7 +120,7 @@ export class Producer {
     this.#discard()
   }
 
-  async #attempt(kafka: Kafka, topic: string, records: OutgoingRecord[]): Promise<void> {
+  async #attempt(kafka: Kafka, topic: string, records: (OutgoingRecord | Tombstone)[]): Promise<void> {
     if (!this.#producer) {
       this.#producer = kafka.producer({
         allowAutoTopicCreation: false,

@@ -62,7 +62,7 @@ describe('a partition that was just assigned', () => {
       { tenure: 4, from: 10, next: 10, expired: 0, recreated: true },
     ],
   ])('%s', (_, found, checkpoint, expected) => {
-    expect(openTenure(US, found, checkpoint, log)).toMatchObject(expected)
+    expect(openTenure(US, found, checkpoint, log, true)).toMatchObject(expected)
   })
 
   it('metadata comes back as it was written, and anything else is none', () => {

@@ -15,6 +15,7 @@ describe("the consumer's settings", () => {
       KAFKA_TLS: false,
       LOG_LEVEL: 'info',
       KAFKA_GROUP: 'tallyman',
+      KAFKA_FETCH_BYTES: 2 * 1024 * 1024,
       KAFKA_PARTITIONS: 12,
       KAFKA_REPLICATION: 2,
       ROOT: '/var/log/tallyman',

@@ -1,0 +1,321 @@
+/**
+ * The ledger's topic: what a root has to know of a partition that another root wrote before. Compacted, so that of every
+ * key the last value stays.
+ *
+ *   partition 0     key ["tenure", group, partition, tenure]       {owner, from, to, hash, written, totals, state}
+ *   1 + p mod n     key ["run", group, partition, tenure, run id]  {at, …} what is known of the run before offset `at`
+ *                   key ["mark", group, partition, tenure]         {owner, at, hash} before `at` all is known, and written
+ *
+ * Invariants
+ * - A tenure is stored by its successor before that one's first claim, and removed by its owner once all of it is written.
+ * - A mark is sent after the runs that it speaks of, and these after the checkpoint that holds them.
+ * - A tenure has keys of its own. A root that is paused, and sends what it has when it wakes, overwrites nothing of its successor's.
+ * - The runs of a tenure are all of its partition's, from its first mark on: what earlier tenures left is removed after it.
+ */
+import type { Logger } from 'pino'
+import { z } from 'zod'
+import { type Clock, realClock } from '../wire/clock.ts'
+import type { Extent } from '../wire/group.ts'
+import { runState, type State, totalsState } from './checkpoint.ts'
+import type { ClosedTenure } from './claims.ts'
+import type { LedgerChanges, RunState, Totals } from './ledger.ts'
+
+/** Runs are sent at least this far apart, and so much further for each that was sent, ms: a successor reads again what is newer. */
+const PUBLISH_MS = 5_000
+const PUBLISH_MS_PER_RUN = 5
+/** A send of more would hold up the rest: bytes. */
+const SEND_BYTES = 256 * 1024
+
+const tenureKey = z.tuple([z.literal('tenure'), z.string(), z.int(), z.int()])
+const runKey = z.tuple([z.literal('run'), z.string(), z.int(), z.int(), z.string()])
+const markKey = z.tuple([z.literal('mark'), z.string(), z.int(), z.int()])
+const key = z.union([tenureKey, runKey, markKey])
+const offset = z.int().min(0)
+const closedValue = z.object({
+  owner: z.string(),
+  from: offset,
+  to: offset,
+  hash: offset.optional(),
+  written: offset,
+  totals: z.array(totalsState),
+  state: z.enum(['claimed', 'disowned']),
+})
+const runValue = z.object({ at: offset, ...runState.shape })
+const markValue = z.object({ owner: z.string(), at: offset, hash: offset.optional() })
+
+/** A tenure that is over and not known to be written whole. */
+export type Claimed = ClosedTenure & {
+  /** Up to here its owner has said that it is written. */
+  written: number
+  /** What the rest comes to: lines that are claimed, and numbers that are missing among them. */
+  totals: Totals[]
+  state: 'claimed' | 'disowned'
+}
+
+/** What a partition's runs came to before offset `at`, by whoever had the tenure; some of them later. */
+export type Known = {
+  tenure: number
+  at: number
+  /** Of the record before `at`. */
+  hash: number | undefined
+  runs: Map<string, { at: number; run: RunState }>
+}
+
+export type Row = { key: string; value: string | null }
+
+/** The topic in Kafka. */
+export type LedgerLog = {
+  /** By partition. */
+  extents(): Promise<Map<number, Extent>>
+  read(partition: number, from: number, to: number): AsyncIterable<readonly { key: string; value: string | null }[]>
+  /** Resolves once all in-sync replicas have them. */
+  append(partition: number, rows: Row[]): Promise<void>
+}
+
+export type LedgerTopicOptions = {
+  log: LedgerLog
+  group: string
+  /** Our root's UUID. */
+  owner: string
+  /** What is durable. */
+  state: State
+  logger: Logger
+  clock?: Clock
+}
+
+/** A partition of ours: since when, in which tenure, and which of its runs have changed since they were sent; `undefined`: all. */
+type Own = { tenure: number; from: number; changed: Set<string> | undefined }
+
+export class LedgerTopic {
+  #options: LedgerTopicOptions
+  #clock: Clock
+  /** Tenures that are over, by key. */
+  #closed = new Map<string, Claimed>()
+  #readTo = 0
+  #own = new Map<number, Own>()
+  /** Keys of earlier tenures, to be removed after our first mark. */
+  #stale = new Map<number, string[]>()
+  #publishing: Promise<void> | undefined
+  #stopped = new AbortController()
+  #due = false
+  #pause = PUBLISH_MS
+
+  constructor(options: LedgerTopicOptions) {
+    this.#options = options
+    this.#clock = options.clock ?? realClock
+  }
+
+  /** Tenures that are over and not known to be written, as of the last `refresh`. */
+  get closed(): Claimed[] {
+    return [...this.#closed.values()]
+  }
+
+  /** Reads which tenures are over. */
+  async refresh(): Promise<void> {
+    const { log, group } = this.#options
+    const extent = (await log.extents()).get(0)
+    if (!extent) throw new Error('the topic of the ledger has no partitions')
+    if (extent.high < this.#readTo) {
+      this.#readTo = 0
+      this.#closed.clear()
+    }
+    for await (const rows of log.read(0, Math.max(this.#readTo, extent.low), extent.high)) {
+      for (const row of rows) {
+        const found = tenureKey.safeParse(parsed(row.key)).data
+        if (found?.[1] !== group) continue
+        const [, , partition, tenure] = found
+        const value = closedValue.safeParse(parsed(row.value)).data
+        if (value) this.#closed.set(row.key, { partition, tenure, ...value })
+        else this.#closed.delete(row.key)
+      }
+    }
+    this.#readTo = extent.high
+  }
+
+  /** Stores a tenure that is over. */
+  async close({ partition, tenure, ...value }: Claimed): Promise<void> {
+    const key = this.#key('tenure', partition, tenure)
+    await this.#options.log.append(0, [{ key, value: JSON.stringify(value satisfies z.infer<typeof closedValue>) }])
+    this.#closed.set(key, { partition, tenure, ...value })
+  }
+
+  /** Forgets a tenure of ours, all of which is written. */
+  async release(partition: number, tenure: number): Promise<void> {
+    const key = this.#key('tenure', partition, tenure)
+    if (!this.#closed.has(key)) return
+    await this.#options.log.append(0, [{ key, value: null }])
+    this.#closed.delete(key)
+  }
+
+  /**
+   * Counts as lost what a root has claimed and not written.
+   * @returns its tenures that are disowned now
+   */
+  async disown(root: string): Promise<Claimed[]> {
+    await this.refresh()
+    const disowned = this.closed.filter(({ owner }) => owner === root)
+    for (const claimed of disowned) if (claimed.state === 'claimed') await this.close({ ...claimed, state: 'disowned' })
+    return disowned.map((claimed) => ({ ...claimed, state: 'disowned' }))
+  }
+
+  /** What the last root to say so knew of a partition's runs, in `tenure` or an earlier one. */
+  async load(partition: number, tenure: number): Promise<Known | undefined> {
+    const { log, group, logger } = this.#options
+    const extents = await log.extents()
+    const place = placeOf(partition, extents.size)
+    const extent = extents.get(place)
+    if (!extent) throw new Error('the topic of the ledger has no partitions')
+    const marks = new Map<number, z.infer<typeof markValue>>()
+    const runs = new Map<string, { tenure: number; id: string; at: number; run: RunState }>()
+    const stale = new Set<string>()
+    for await (const rows of log.read(place, extent.low, extent.high)) {
+      for (const row of rows) {
+        const found = key.safeParse(parsed(row.key)).data
+        if (found?.[1] !== group || found[2] !== partition) continue
+        stale.add(row.key)
+        const value = parsed(row.value)
+        if (found[0] === 'mark') {
+          const mark = markValue.safeParse(value).data
+          if (mark) marks.set(found[3], mark)
+        } else if (found[0] === 'run') {
+          const run = runValue.safeParse(value)
+          if (run.success) {
+            const { at, ...state } = run.data
+            runs.set(row.key, { tenure: found[3], id: found[4], at, run: state })
+          } else {
+            runs.delete(row.key)
+            if (row.value === null) stale.delete(row.key)
+            else logger.warn({ key: row.key }, 'a row of the ledger’s topic is not understood, and left out')
+          }
+        }
+      }
+    }
+    this.#stale.set(partition, [...stale])
+    const last = Math.max(...[...marks.keys()].filter((each) => each <= tenure))
+    const mark = marks.get(last)
+    if (!mark) return undefined
+    const known = [...runs.values()].filter((row) => row.tenure === last)
+    const { at, hash } = mark
+    return { tenure: last, at, hash, runs: new Map(known.map(({ id, at, run }) => [id, { at, run }])) }
+  }
+
+  /** These are our partitions from now on. */
+  hold(tenures: readonly { partition: number; tenure: number; from: number }[]): void {
+    const before = this.#own
+    this.#own = new Map(
+      tenures.map(({ partition, tenure, from }) => {
+        const known = before.get(partition)
+        return [partition, known?.tenure === tenure ? known : { tenure, from, changed: undefined }]
+      }),
+    )
+  }
+
+  /** These changes are durable. They are sent before long. */
+  note({ runs }: Pick<LedgerChanges, 'runs'>): void {
+    for (const [id, run] of runs) {
+      for (const [partition, { changed }] of this.#own) {
+        if (run === undefined || run.partition === partition) changed?.add(id)
+      }
+    }
+    if (this.#own.size === 0 || this.#due) return
+    this.#due = true
+    void this.#later()
+  }
+
+  async #later(): Promise<void> {
+    await this.#clock.sleep(this.#pause, this.#stopped.signal).catch(() => {})
+    if (this.#stopped.signal.aborted) return
+    this.#due = false
+    await this.publish().catch((error: Error) =>
+      this.#options.logger.debug({ error: error.message }, 'what the ledger knows could not be sent'),
+    )
+  }
+
+  /** Sends what has changed of our partitions' runs. */
+  async publish(): Promise<void> {
+    while (this.#publishing) await this.#publishing
+    this.#publishing = this.#publish()
+    try {
+      await this.#publishing
+    } finally {
+      this.#publishing = undefined
+    }
+  }
+
+  stop(): void {
+    this.#stopped.abort(new Error('the consumer was stopped'))
+  }
+
+  async #publish(): Promise<void> {
+    const { state, owner, log } = this.#options
+    // All of one moment, before anything is awaited: what is sent of a run holds at the mark.
+    const snapshots = [...this.#own].flatMap(([partition, own]) => {
+      const position = state.partitions.get(partition)
+      // Before our first claim the tenure may still become another's, and its keys with it.
+      if (position?.tenure !== own.tenure || position.next <= own.from || own.changed?.size === 0) return []
+      const ids = own.changed ?? runsOf(state, partition)
+      const rows = Array.from(ids, (id): Row => {
+        const run = state.runs.get(id)
+        const value = run?.partition === partition ? JSON.stringify({ at: position.next, ...run }) : null
+        return { key: this.#key('run', partition, own.tenure, id), value }
+      })
+      const undo = own.changed ?? new Set(ids)
+      own.changed = new Set()
+      const mark = {
+        key: this.#key('mark', partition, own.tenure),
+        value: JSON.stringify({ owner, at: position.next }),
+      }
+      return [{ partition, own, undo, rows: [...rows, mark] }]
+    })
+    if (snapshots.length === 0) return
+    const places = (await log.extents()).size
+    for (const { partition, own, undo, rows } of snapshots) {
+      try {
+        await this.#send(placeOf(partition, places), rows)
+        const kept = this.#stale.get(partition)?.filter((key) => tenureOfKey(key) < own.tenure) ?? []
+        this.#stale.delete(partition)
+        await this.#send(
+          placeOf(partition, places),
+          kept.map((key) => ({ key, value: null })),
+        )
+      } catch (error) {
+        for (const id of undo) own.changed?.add(id)
+        throw error
+      }
+    }
+    const sent = snapshots.reduce((sum, { rows }) => sum + rows.length, 0)
+    this.#pause = Math.max(PUBLISH_MS, sent * PUBLISH_MS_PER_RUN)
+  }
+
+  async #send(place: number, rows: Row[]): Promise<void> {
+    for (let from = 0; from < rows.length; ) {
+      let to = from
+      for (let bytes = 0; to < rows.length && bytes < SEND_BYTES; to++) {
+        bytes += rows[to]!.key.length + (rows[to]!.value?.length ?? 0)
+      }
+      await this.#options.log.append(place, rows.slice(from, to))
+      from = to
+    }
+  }
+
+  #key(what: 'tenure' | 'run' | 'mark', partition: number, tenure: number, ...rest: string[]): string {
+    return JSON.stringify([what, this.#options.group, partition, tenure, ...rest])
+  }
+}
+
+/** Where a partition's runs are, in a topic of so many partitions. */
+const placeOf = (partition: number, count: number): number => (count === 1 ? 0 : 1 + (partition % (count - 1)))
+
+const tenureOfKey = (text: string): number => key.parse(parsed(text))[3]
+
+function* runsOf({ runs }: Pick<State, 'runs'>, of: number): Generator<string> {
+  for (const [id, { partition }] of runs) if (partition === of) yield id
+}
+
+function parsed(text: string | null): unknown {
+  try {
+    return JSON.parse(text ?? '')
+  } catch {
+    return undefined
+  }
+}
