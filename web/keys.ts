@@ -61,7 +61,8 @@ export const BINDINGS: readonly Binding[] = [
   { group: 'Look', command: 'sidebar', keys: ['s'], says: 'Sidebar' },
 ]
 
-type Pressed = Pick<KeyboardEvent, 'key' | 'ctrlKey' | 'metaKey' | 'altKey'>
+/** A key that was pressed, as the browser tells it. */
+type Pressed = { key: string; ctrlKey: boolean; metaKey: boolean; altKey: boolean }
 
 /** @returns undefined where the key means nothing to the page */
 export function commandOf({ key, ctrlKey, metaKey, altKey }: Pressed): Command | undefined {
