@@ -21,6 +21,10 @@ COPY --from=plugin-libraries /rootfs /
 COPY dist/driver /driver
 
 FROM base AS consumer
+# Search: ripgrep, and what it reads compressed days with.
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ripgrep zstd gzip \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY dist/consumer /consumer
 COPY dist/cli /cli
 COPY dist/web /web

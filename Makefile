@@ -32,6 +32,7 @@ lint: $(STAMP)
 	@biome check --error-on-warnings .
 
 unit: $(STAMP) ## the unit tests
+	@setup/ripgrep.sh
 	@$(VITEST) --project unit $(call REPORT,unit)
 
 system: images ## the system tests, on a real engine, plugin and Kafka

@@ -26,8 +26,9 @@ export const day = z.iso.date({ error: 'must be a day, such as 2026-11-23' })
 export const MAX_LINES = 100_000
 export const DEFAULT_LINES = 1_000
 
-/** A live tail merges by time what arrives within this long, ms. */
+/** A live tail merges by time what arrives within this long, ms: at most, and where nothing is said. */
 export const MERGE_WINDOW_MS = 2_000
+export const DEFAULT_WINDOW_MS = 300
 
 export const apiError = z
   .object({
@@ -115,6 +116,7 @@ export const progressEvent = z.object({
   bytes: count,
   bytesTotal: count,
   matched: count,
+  queued: count.optional().describe('So many searches are served first.'),
 })
 export const separatorEvent = z
   .object({ type: z.literal('separator') })
@@ -156,7 +158,14 @@ export const tailQuery = z.strictObject({
     .string()
     .max(64 * 1024)
     .optional()
-    .describe('From a `cursor` event: go on behind it; `last` is not heeded then.'),
+    .describe(
+      'From a `cursor` event: go on behind it; `last` is not heeded then. A browser sends it as Last-Event-ID.',
+    ),
+  window: z.coerce
+    .number()
+    .pipe(z.int().min(0).max(MERGE_WINDOW_MS))
+    .default(DEFAULT_WINDOW_MS)
+    .describe('For so many ms lines are held, and put in the order of their times: more order, or less delay.'),
 })
 export type TailQuery = z.infer<typeof tailQuery>
 export const tailEvent = z.discriminatedUnion('type', [
@@ -232,6 +241,7 @@ export type HistogramAnswer = z.infer<typeof histogramAnswer>
 
 /** `GET /api/v1/services`: what there is. */
 export const servicesQuery = z.strictObject({ ...selection.pick({ target: true, service: true, module: true }).shape })
+export type ServicesQuery = z.infer<typeof servicesQuery>
 export const moduleOverview = z.object({
   ...names.shape,
   days: count,
@@ -257,6 +267,7 @@ export const daysQuery = z.strictObject({
   since: day.optional(),
   until: day.optional(),
 })
+export type DaysQuery = z.infer<typeof daysQuery>
 export const moduleDay = z.object({
   ...names.shape,
   day: z.string(),

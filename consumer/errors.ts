@@ -32,6 +32,7 @@ export const ERRORS = {
   TOKEN_REFUSED: 'user',
   FOREIGN_PAGE: 'user',
   ASKED_TOO_OFTEN: 'user',
+  SEARCH_UNAVAILABLE: 'operator',
   CLAIM_REFUSED: 'time',
   KAFKA_AWAY: 'time',
 } as const satisfies Record<string, Actor>
@@ -45,6 +46,7 @@ export const STATUS: Partial<Record<ErrorCode, number>> = {
   FOREIGN_PAGE: 403,
   NOT_FOUND: 404,
   ASKED_TOO_OFTEN: 429,
+  SEARCH_UNAVAILABLE: 503,
 }
 
 /** An error of the consumer's own, with words for whoever has to act. */

@@ -10,9 +10,11 @@ import { type Chunk, ChunkError } from '../wire/chunk.ts'
 import { type FetchedRecord, InflateError } from '../wire/deferred-records.ts'
 import { decodeRecord } from '../wire/record.ts'
 import { keepDeadLetter } from './dead-letters.ts'
+import type { Hub } from './hub.ts'
 import type { IndexLog } from './index-log.ts'
 import type { Layout } from './layout.ts'
 import type { Ledger } from './ledger.ts'
+import { stretchOf } from './stored-line.ts'
 import type { Writer } from './writer.ts'
 
 /** What has landed since the daemon started. */
@@ -27,6 +29,8 @@ export type LandingOptions = {
   writer: Writer
   index: IndexLog
   log: Logger
+  /** Gets what is handed to the writer. */
+  hub?: Pick<Hub, 'take'>
 }
 
 export class Landing {
@@ -42,6 +46,7 @@ export class Landing {
   #writer: Writer
   #index: IndexLog
   #log: Logger
+  #hub: Pick<Hub, 'take'> | undefined
 
   constructor(options: LandingOptions) {
     this.#topic = options.topic
@@ -51,6 +56,7 @@ export class Landing {
     this.#writer = options.writer
     this.#index = options.index
     this.#log = options.log
+    this.#hub = options.hub
   }
 
   /**
@@ -87,6 +93,7 @@ export class Landing {
       if (!this.#writer.fits(bytes.length)) await flush()
       const place = this.#writer.write(service, module, day, partition, bytes, said)
       this.#index.add(day, { ...place, ...said, run, names }, bytes)
+      this.#hub?.take(stretchOf({ ...place, ...said, bytes: bytes.length }, names), bytes)
       lines += said.lines
     }
     if (lines > 0) this.#times.push(Number(chunk.t0 / 1_000_000n))

@@ -48,8 +48,8 @@ type Pass = {
   misdated: number
 }
 
-/** `2026-11-23T08:24:41.123Z ` */
-const STAMP_BYTES = 25
+/** Of `2026-11-23T08:24:41.123Z `. */
+export const STAMP_BYTES = 25
 const SECOND_BYTES = 20
 const DIGIT_0 = 48
 const NEWLINE = 10

@@ -1,9 +1,13 @@
 /** The consumer's process: settings, the root and what it holds, the subscription, HTTP. */
+import { realpathSync } from 'node:fs'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import pino from 'pino'
 import { Group } from '../wire/group.ts'
+import pkg from '../package.json' with { type: 'json' }
 import { kafkaClient } from '../wire/kafka.ts'
 import { SettingsError } from '../wire/settings.ts'
+import type { ConsumerStatus } from './api-schema.ts'
 import { Calendar } from './calendar.ts'
 import { Checkpoint } from './checkpoint.ts'
 import { Compression } from './compression.ts'
@@ -12,8 +16,10 @@ import { Days } from './days.ts'
 import { disk } from './disk.ts'
 import { DiskSpace } from './disk-space.ts'
 import { ConsumerError } from './errors.ts'
+import { FileReader } from './file-reader.ts'
 import { Housekeeping } from './housekeeping.ts'
 import { httpApi } from './http-api.ts'
+import { Hub } from './hub.ts'
 import { IndexLog } from './index-log.ts'
 import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
@@ -25,10 +31,14 @@ import { LedgerTopic } from './ledger-topic.ts'
 import { Manifests } from './manifests.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
+import { readingRoutes } from './reading-routes.ts'
 import { Retention } from './retention.ts'
 import { openRoot } from './root.ts'
+import { RowCache } from './row-cache.ts'
 import { consumerSettings, type Settings } from './settings.ts'
+import { Slots } from './slots.ts'
 import { Subscriber } from './subscriber.ts'
+import { tailCursor } from './tail.ts'
 import { Tokens } from './tokens.ts'
 import { checkTopic, ensureTopics, ledgerTopicOf } from './topic.ts'
 import { verify } from './verify.ts'
@@ -64,15 +74,24 @@ try {
   const { files, runs, totals, index: indexed } = checkpoint.state
   const index = new IndexLog(root.state, indexed)
   const ledger = new Ledger(structuredClone({ runs, totals }), expiredOf(checkpoint.state))
+  const hub: Hub = new Hub({
+    readerBytes: settings.TAIL_BUFFER,
+    lengths: () => writer.lengths,
+    cursor: () => tailCursor(checkpoint.state.index),
+  })
   const writer = new Writer({
     root: root.path,
     files,
     openFiles: settings.OPEN_FILES,
     log,
     register: (named) => checkpoint.append({ files: named }),
+    flushed: () => hub.flushed(),
   })
+  checkpoint.watch(() => hub.durable())
   const layout = new Layout(settings.LINE_FORMAT, new Days(settings.TZ_FILES), settings.KEEP_DAYS)
-  const landing = new Landing({ topic: settings.KAFKA_TOPIC, state: root.state, ledger, layout, writer, index, log })
+  const landing = new Landing({
+    ...{ topic: settings.KAFKA_TOPIC, state: root.state, ledger, layout, writer, index, log, hub },
+  })
   const connect = (requestTimeout?: number) =>
     kafkaClient({
       brokers: settings.KAFKA_BROKERS,
@@ -161,6 +180,21 @@ try {
     () => compression.compressed.failed,
   )
   metrics.figure('stored_bytes', 'Bytes that all files take up.', () => manifests.stored)
+  const rows = new RowCache({
+    ...{ state: root.state, index, runs: ledger.state.runs },
+    ...{ format: settings.LINE_FORMAT, maxBytes: settings.INDEX_CACHE },
+  })
+  const text = new FileReader({ root: root.path, files: checkpoint.state.files })
+  const status = (): ConsumerStatus => {
+    const reason = subscriber.trouble
+    return {
+      ...{ name: hostname(), root: root.uuid, version: pkg.version },
+      ...{ ready: reason === undefined, ...(reason !== undefined && { reason }) },
+      lag: subscriber.lag.reduce((sum, [, records]) => sum + records, 0),
+      ...{ timeZone: settings.TZ_FILES, lineFormat: settings.LINE_FORMAT, keepDays: settings.KEEP_DAYS },
+      disk: space.now,
+    }
+  }
   const { TOKENS_FILE, TLS_CERT_FILE, TLS_KEY_FILE } = settings
   const api = await httpApi({
     log,
@@ -172,6 +206,11 @@ try {
     metrics: metrics.registry,
     routes: [
       ledgerRoutes({ ledger: ledger.state, verify: (query, may) => verify(root.path, checkpoint.state, query, may) }),
+      readingRoutes({
+        ...{ history: { rows, text }, overview: { rows, manifests, ledger: ledger.state }, hub },
+        ...{ root: realpathSync(root.path), files: checkpoint.state.files },
+        ...{ searches: new Slots(settings.SEARCHES_MAX), status },
+      }),
     ],
   })
 

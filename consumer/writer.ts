@@ -40,6 +40,8 @@ export type WriterOptions = {
   log: Logger
   /** Makes the names of new files durable, before a byte is written to any of them. */
   register(files: [string, FileState][]): void
+  /** All that was taken up stands in the files. */
+  flushed?(): void
 }
 
 export class Writer {
@@ -167,6 +169,12 @@ export class Writer {
       this.#waiting.delete(waiting.file)
     }
     this.#filled = 0
+    this.#options.flushed?.()
+  }
+
+  /** How long each file is, with what waits to be written. */
+  get lengths(): Map<string, number> {
+    return new Map(Array.from(this.#files, ([file, { length }]) => [file, length]))
   }
 
   /**

@@ -7,13 +7,14 @@ import { join, relative } from 'node:path'
 import pino from 'pino'
 import { Checkpoint, type PartitionState } from '../../consumer/checkpoint.ts'
 import { Days } from '../../consumer/days.ts'
+import type { Hub } from '../../consumer/hub.ts'
 import { IndexLog } from '../../consumer/index-log.ts'
 import { Landing } from '../../consumer/landing.ts'
-import { Layout } from '../../consumer/layout.ts'
+import { Layout, type LineFormat } from '../../consumer/layout.ts'
 import { Ledger } from '../../consumer/ledger.ts'
 import { Writer } from '../../consumer/writer.ts'
 import { ChunkEncoder } from '../../wire/chunk.ts'
-import { chunkOf } from './chunk.ts'
+import { chunkOf, type Line } from './chunk.ts'
 
 /** When records say that their first line was printed, and when they were appended, unless told otherwise. */
 export const NOON = Date.parse('2026-11-23T12:00:00.000Z')
@@ -31,27 +32,38 @@ export type Said = {
   ms?: number
   bytes?: number
   appended?: number
+  service?: string
+  host?: string
+  container?: string
+  /** What is printed, in place of `count` lines of stdout, each 1 ms after the one before it. Numbers begin at `first` for both sources. */
+  printed?: { source: 'stdout' | 'stderr'; ms: number; text: string | Buffer }[]
 }
 
-function record(
-  offset: number,
-  { partition, module, run, first, count, ms = NOON, bytes = 20, appended = NOON }: Said,
-): Stored {
+function linesOf({ first, count, ms = NOON, bytes = 20, printed }: Said): Line[] {
+  const said =
+    printed ??
+    Array.from({ length: count }, (_, i) => ({
+      source: 'stdout' as const,
+      ms: ms + i,
+      text: `${first + i} `.padEnd(bytes, '.'),
+    }))
+  const next = { stdout: first, stderr: first }
+  return said.map(({ source, ms, text }) => ({
+    ...{ source, number: next[source]++, time: `${ms}000000` },
+    ...(typeof text === 'string' ? { text } : { base64: text.toString('base64') }),
+  }))
+}
+
+function record(offset: number, said: Said): Stored {
+  const { partition, module, run, first, appended = NOON, service = 's', host = 'h', container = `c${run}` } = said
   const value = new ChunkEncoder().encode(
     chunkOf({
       run: run.toString(16).padStart(32, '0'),
-      service: 's',
-      module,
-      host: 'h',
-      container: { id: 'c', name: `c${run}`, image: 'i' },
+      ...{ service, module, host },
+      container: { id: 'c', name: container, image: 'i' },
       attrs: {},
-      first: [first, 1],
-      lines: Array.from({ length: count }, (_, i) => ({
-        source: 'stdout',
-        number: first + i,
-        time: `${ms + i}000000`,
-        text: `${first + i} `.padEnd(bytes, '.'),
-      })),
+      first: [first, said.printed ? first : 1],
+      lines: linesOf(said),
     }),
   )
   const message = {
@@ -85,7 +97,8 @@ export class Life {
   readonly ledger: Ledger
   #changed = new Map<number, PartitionState>()
 
-  constructor(root: string, openFiles = 4) {
+  /** @param hub gets what lands */
+  constructor(root: string, openFiles = 4, format: LineFormat = 'text', hub?: Hub) {
     const folder = join(root, '.tallyman')
     mkdirSync(folder, { recursive: true })
     this.checkpoint = new Checkpoint(join(folder, 'checkpoint'))
@@ -97,9 +110,10 @@ export class Life {
       openFiles,
       log,
       register: (named) => this.checkpoint.append({ files: named }),
+      ...(hub && { flushed: () => hub.flushed() }),
     })
     this.index = new IndexLog(folder, index)
-    this.layout = new Layout('text', new Days('UTC'), 7)
+    this.layout = new Layout(format, new Days('UTC'), 7)
     this.landing = new Landing({
       topic: 't',
       state: folder,
@@ -108,6 +122,7 @@ export class Life {
       writer: this.writer,
       index: this.index,
       log,
+      ...(hub && { hub }),
     })
   }
 

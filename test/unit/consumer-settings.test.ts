@@ -26,6 +26,9 @@ describe("the consumer's settings", () => {
       HTTP_ADDR: { host: '127.0.0.1', port: 4680 },
       RATE_LIMIT: 3000,
       STREAMS_MAX: 64,
+      SEARCHES_MAX: 4,
+      TAIL_BUFFER: 4 * 1024 * 1024,
+      INDEX_CACHE: 128 * 1024 * 1024,
     })
   })
 

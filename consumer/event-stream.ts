@@ -1,0 +1,58 @@
+/**
+ * An answer that is a stream of events: NDJSON, or server-sent events where the client asks for them.
+ *
+ * Invariants
+ * - What is wrong with the question is answered with its status: the first events are waited for before anything is sent.
+ * - A slow client is waited for; one that leaves ends the work, whatever it waits for, by the signal.
+ */
+import { Readable } from 'node:stream'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+/** Events in JSON, in batches, or as they go over the wire already. */
+export type Events = AsyncGenerator<readonly string[] | Buffer>
+
+export type EventFormat = 'ndjson' | 'sse'
+
+const TYPES = { ndjson: 'application/x-ndjson', sse: 'text/event-stream' } as const
+
+export const eventFormat = ({ headers }: FastifyRequest): EventFormat =>
+  headers.accept?.includes(TYPES.sse) ? 'sse' : 'ndjson'
+
+/** Events as they go over the wire. A cursor is the id of its server-sent event: a browser asks with it when it comes back. */
+export function encodeEvents(events: readonly string[], format: EventFormat): string {
+  if (format === 'ndjson') return events.map((event) => `${event}\n`).join('')
+  return events.map((event) => `${idOf(event)}data: ${event}\n\n`).join('')
+}
+
+const idOf = (event: string): string =>
+  event.startsWith('{"type":"cursor"') ? `id: ${(JSON.parse(event) as { cursor: string }).cursor}\n` : ''
+
+/**
+ * Sends a stream.
+ * @param start begins the work; the signal is aborted when the client leaves
+ * @throws what `start`, or the first of its events, throws
+ */
+export async function sendEvents(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  start: (signal: AbortSignal) => Events,
+): Promise<FastifyReply> {
+  const format = eventFormat(request)
+  const gone = new AbortController()
+  reply.raw.once('close', () => gone.abort())
+  const events = start(gone.signal)
+  const first = await events.next()
+  async function* encoded(): AsyncGenerator<string | Buffer> {
+    try {
+      for (let next = first; !next.done; next = await events.next()) {
+        yield Buffer.isBuffer(next.value) ? next.value : encodeEvents(next.value as readonly string[], format)
+      }
+    } finally {
+      await events.return(undefined)
+    }
+  }
+  reply.header('content-type', `${TYPES[format]}; charset=utf-8`)
+  // A proxy that gathers what it passes on would hold back a tail.
+  reply.header('cache-control', 'no-store').header('x-accel-buffering', 'no')
+  return reply.send(Readable.from(encoded(), { objectMode: false }))
+}

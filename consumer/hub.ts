@@ -1,0 +1,330 @@
+/**
+ * The hub: what has just landed, on its way to those who follow it.
+ *
+ * The landing hands it each stretch of lines; once the writer has flushed, the hub parses and encodes them, once for all readers.
+ * Readers who ask for the same share a channel. A channel holds lines for its window, puts them in the order of their times, and
+ * gives the same bytes to all of its readers.
+ *
+ * Invariants
+ * - The writer never waits for a reader: a reader has a queue of `readerBytes`, and of what does not fit it is told how many lines
+ *   it missed.
+ * - Nothing is parsed, copied or kept while nobody follows, nor of lines that nobody asks for.
+ * - A reader that joins sees each line once: it joins between two flushes, gets from the hub what landed after that moment, and
+ *   reads what landed before it from the files, up to `lengths`.
+ * - A cursor is sent only when all lines that it stands for were sent, or told as missed.
+ */
+import { type EventFormat, encodeEvents } from './event-stream.ts'
+import type { Selector, TextFilter } from './selection.ts'
+import { byTime, lineEvent, parseLines, type StoredLine, type Stretch } from './stored-line.ts'
+
+/** Lines in a channel's window take at most this much: what is over is sent before its time. */
+const HELD_BYTES = 16 * 1024 * 1024
+/** A channel sends at most so often, ms, and says each second where it is. */
+const TICK_MS = 25
+const CURSOR_MS = 1_000
+const HEARTBEAT_MS = 10_000
+
+/** A line that waits in a channel's window. */
+type Held = { line: StoredLine; event: string; arrived: number; sequence: number }
+
+type Landed = { stretch: Stretch; bytes: Buffer }
+
+/** Which lines are followed, and how they are told. */
+export type Follow = {
+  /** Those who have the same key share a channel. */
+  key: string
+  selector: Selector
+  filter: TextFilter | undefined
+  /** For how long lines are held to be put in order, ms. */
+  window: number
+  format: EventFormat
+}
+
+/** A reader that has joined. `lengths` of the files, and `cursor`, are of the moment it did. */
+export type Joined = { reader: Reader; lengths: ReadonlyMap<string, number>; cursor: string }
+
+export type HubOptions = {
+  /** What a reader may be behind, bytes. */
+  readerBytes: number
+  /** How long each file is with all that was flushed. */
+  lengths(): ReadonlyMap<string, number>
+  /** All that is durable is found again from this cursor on. */
+  cursor(): string
+}
+
+export class Hub {
+  #options: HubOptions
+  #channels = new Map<string, Channel>()
+  /** Something was taken that is not flushed. */
+  #dirty = false
+  #landed: Landed[] = []
+  #sequence = 0
+  #atFlush: (() => void)[] = []
+  #heartbeat: NodeJS.Timeout | undefined
+
+  constructor(options: HubOptions) {
+    this.#options = options
+  }
+
+  /** How many readers follow. */
+  get readers(): number {
+    return this.#channels.values().reduce((sum, { readers }) => sum + readers.size, 0)
+  }
+
+  /** Lines were handed to the writer. @param bytes valid until this returns */
+  take(stretch: Stretch, bytes: Uint8Array): void {
+    this.#dirty = true
+    if (this.#channels.values().some((channel) => channel.wants(stretch)))
+      this.#landed.push({ stretch, bytes: Buffer.from(bytes) })
+  }
+
+  /** All that was taken stands in the files. */
+  flushed(): void {
+    if (!this.#dirty) return
+    this.#dirty = false
+    this.#sequence++
+    const now = performance.now()
+    for (const { stretch, bytes } of this.#landed.splice(0)) {
+      const lines = parseLines(stretch, bytes)
+      const events: string[] = []
+      const eventOf = (i: number): string => (events[i] ??= lineEvent(lines[i]!))
+      for (const channel of this.#channels.values()) {
+        if (channel.wants(stretch)) channel.add(lines, eventOf, now, this.#sequence)
+      }
+    }
+    for (const act of this.#atFlush.splice(0)) act()
+  }
+
+  /** There is a new cursor. */
+  durable(): void {
+    if (this.#channels.size === 0) return
+    const cursor = this.#options.cursor()
+    const now = performance.now()
+    for (const channel of this.#channels.values()) channel.mark(cursor, now)
+  }
+
+  /** Joins between two flushes. */
+  follow(follow: Follow): Promise<Joined> {
+    return new Promise((resolve) => {
+      const join = () => {
+        const key = JSON.stringify([follow.key, follow.window, follow.format])
+        let channel = this.#channels.get(key)
+        if (!channel) {
+          channel = new Channel(follow)
+          this.#channels.set(key, channel)
+        }
+        this.#heartbeat ??= setInterval(() => this.#beat(), HEARTBEAT_MS)
+        const reader = new Reader(this.#sequence, this.#options.readerBytes, follow.format, key)
+        channel.readers.add(reader)
+        resolve({ reader, lengths: this.#options.lengths(), cursor: this.#options.cursor() })
+      }
+      if (this.#dirty) this.#atFlush.push(join)
+      else join()
+    })
+  }
+
+  leave(reader: Reader): void {
+    const channel = this.#channels.get(reader.channel)
+    channel?.readers.delete(reader)
+    if (channel?.readers.size !== 0) return
+    channel.close()
+    this.#channels.delete(reader.channel)
+    if (this.#channels.size > 0) return
+    clearInterval(this.#heartbeat)
+    this.#heartbeat = undefined
+  }
+
+  #beat(): void {
+    for (const channel of this.#channels.values()) channel.beat(new Date().toISOString())
+  }
+}
+
+/** Readers who follow the same lines. */
+class Channel {
+  readonly readers = new Set<Reader>()
+  #follow: Follow
+  #held: Held[] = []
+  #heldBytes = 0
+  #timer: NodeJS.Timeout | undefined
+  #tickedAt = Number.NEGATIVE_INFINITY
+  /** Cursors that are not reached yet: lines that came before them are still held. */
+  #marks: { cursor: string; arrived: number }[] = []
+  /** The last cursor that is reached, while it was not said and lines were sent since the last one that was. */
+  #reached: string | undefined
+  #unsaid = false
+  #saidAt = performance.now()
+  #quiet = false
+
+  constructor(follow: Follow) {
+    this.#follow = follow
+  }
+
+  wants({ names, stderr, lines }: Stretch): boolean {
+    const { selector } = this.#follow
+    return (stderr === 0 ? selector.stdout : stderr < lines || selector.stderr) && selector.names(names)
+  }
+
+  add(lines: readonly StoredLine[], eventOf: (i: number) => string, arrived: number, sequence: number): void {
+    const { selector, filter } = this.#follow
+    for (let i = 0; i < lines.length; i++) {
+      const line = lines[i]!
+      if (!(line.stderr ? selector.stderr : selector.stdout) || (filter && !filter.passes(line.text))) continue
+      const spans = filter?.spans(line.text)
+      const event = spans?.length ? `${eventOf(i).slice(0, -1)},"matches":${JSON.stringify(spans)}}` : eventOf(i)
+      this.#held.push({ line, event, arrived, sequence })
+      this.#heldBytes += event.length
+    }
+    if (this.#heldBytes > HELD_BYTES) this.#send(Number.POSITIVE_INFINITY, arrived)
+    this.#schedule(arrived)
+  }
+
+  mark(cursor: string, now: number): void {
+    this.#marks.push({ cursor, arrived: now })
+    this.#reach(now)
+    this.#schedule(now)
+  }
+
+  beat(time: string): void {
+    if (this.#quiet) this.#tell([JSON.stringify({ type: 'heartbeat', time })])
+    this.#quiet = true
+  }
+
+  close(): void {
+    clearTimeout(this.#timer)
+  }
+
+  #schedule(now: number): void {
+    if (this.#timer) return
+    const due = Math.min(
+      this.#held.length > 0
+        ? Math.max(
+            this.#held.reduce((least, { arrived }) => Math.min(least, arrived), now) + this.#follow.window,
+            this.#tickedAt + TICK_MS,
+          )
+        : Number.POSITIVE_INFINITY,
+      this.#reached === undefined ? Number.POSITIVE_INFINITY : this.#saidAt + CURSOR_MS,
+    )
+    if (due === Number.POSITIVE_INFINITY) return
+    this.#timer = setTimeout(() => this.#tick(), Math.max(0, due - now))
+  }
+
+  #tick(): void {
+    this.#timer = undefined
+    const now = performance.now()
+    this.#tickedAt = now
+    let until = Number.NEGATIVE_INFINITY
+    // A timer may fire a little early.
+    for (const { arrived, line } of this.#held)
+      if (arrived + this.#follow.window <= now + 1 && line.time > until) until = line.time
+    this.#send(until, now)
+    this.#schedule(now)
+  }
+
+  /** Sends what is held up to a time. */
+  #send(until: number, now: number): void {
+    this.#held.sort((a, b) => byTime(a.line, b.line))
+    let count = this.#held.findIndex(({ line }) => line.time > until)
+    if (count === -1) count = this.#held.length
+    const sent = this.#held.splice(0, count)
+    if (sent.length > 0) {
+      for (const { event } of sent) this.#heldBytes -= event.length
+      this.#give(sent)
+      this.#unsaid = true
+      this.#quiet = false
+    }
+    this.#reach(now)
+  }
+
+  #give(sent: readonly Held[]): void {
+    const encode = (some: readonly Held[]) =>
+      Buffer.from(
+        encodeEvents(
+          some.map(({ event }) => event),
+          this.#follow.format,
+        ),
+      )
+    const oldest = sent.reduce((least, { sequence }) => Math.min(least, sequence), Number.POSITIVE_INFINITY)
+    let shared: Buffer | undefined
+    for (const reader of this.readers) {
+      if (reader.joined < oldest) {
+        shared ??= encode(sent)
+        reader.offer(shared, sent.length)
+        continue
+      }
+      // What landed before it joined it has from the files.
+      const own = sent.filter(({ sequence }) => sequence > reader.joined)
+      if (own.length > 0) reader.offer(encode(own), own.length)
+    }
+  }
+
+  /** Says the last cursor in front of which nothing is held any more. */
+  #reach(now: number): void {
+    const least = this.#held.reduce((least, { arrived }) => Math.min(least, arrived), Number.POSITIVE_INFINITY)
+    while (this.#marks.length > 0 && this.#marks[0]!.arrived < least) {
+      const { cursor } = this.#marks.shift()!
+      if (this.#unsaid) this.#reached = cursor
+    }
+    if (this.#reached === undefined || now < this.#saidAt + CURSOR_MS) return
+    this.#tell([JSON.stringify({ type: 'cursor', cursor: this.#reached })])
+    this.#saidAt = now
+    this.#unsaid = false
+    this.#reached = undefined
+  }
+
+  #tell(events: readonly string[]): void {
+    const bytes = Buffer.from(encodeEvents(events, this.#follow.format))
+    for (const reader of this.readers) reader.offer(bytes, 0)
+  }
+}
+
+/** One who follows: a queue that the hub fills and the reader's connection empties. */
+export class Reader {
+  /** The flush behind which it joined. */
+  readonly joined: number
+  readonly channel: string
+  #format: EventFormat
+  #most: number
+  #queue: Buffer[] = []
+  #bytes = 0
+  #missed = 0
+  #wake: (() => void) | undefined
+
+  constructor(joined: number, most: number, format: EventFormat, channel: string) {
+    this.joined = joined
+    this.channel = channel
+    this.#most = most
+    this.#format = format
+  }
+
+  /** Takes events into the queue, or counts their lines as missed. */
+  offer(bytes: Buffer, lines: number): void {
+    if (this.#missed > 0 || (this.#bytes > 0 && this.#bytes + bytes.length > this.#most)) {
+      this.#missed += lines
+      return
+    }
+    this.#queue.push(bytes)
+    this.#bytes += bytes.length
+    this.#wake?.()
+  }
+
+  /** What is in the queue, once there is something. @returns undefined once the signal is aborted */
+  async next(signal: AbortSignal): Promise<Buffer | undefined> {
+    if (this.#queue.length === 0 && !signal.aborted) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      const wake = () => resolve()
+      this.#wake = wake
+      signal.addEventListener('abort', wake, { once: true })
+      await promise
+      signal.removeEventListener('abort', wake)
+      this.#wake = undefined
+    }
+    if (signal.aborted) return undefined
+    const queue = this.#queue.splice(0)
+    this.#bytes = 0
+    if (this.#missed > 0) {
+      queue.push(Buffer.from(encodeEvents([JSON.stringify({ type: 'missed', lines: this.#missed })], this.#format)))
+      this.#missed = 0
+    }
+    return queue.length === 1 ? queue[0]! : Buffer.concat(queue)
+  }
+}

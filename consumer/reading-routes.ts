@@ -1,0 +1,111 @@
+/** Routes that read lines: history, tail, search, context, and what there is. */
+import type { FastifyReply } from 'fastify'
+import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
+import type { z } from 'zod'
+import {
+  type ConsumerStatus,
+  contextAnswer,
+  contextQuery,
+  daysAnswer,
+  daysQuery,
+  histogramAnswer,
+  histogramQuery,
+  linesEvent,
+  linesQuery,
+  searchEvent,
+  searchQuery,
+  servicesAnswer,
+  servicesQuery,
+  statusAnswer,
+  tailEvent,
+  tailQuery,
+} from './api-schema.ts'
+import type { FileState } from './checkpoint.ts'
+import { readContext } from './context.ts'
+import { eventFormat, sendEvents } from './event-stream.ts'
+import type { Hub } from './hub.ts'
+import { type History, readLines } from './lines.ts'
+import { days, histogram, type OverviewSources, services } from './overview.ts'
+import { search } from './search.ts'
+import type { Slots } from './slots.ts'
+import { readTail } from './tail.ts'
+
+export type ReadingSources = {
+  history: History
+  overview: OverviewSources
+  hub: Hub
+  /** The folder of the files, with no link in its path. */
+  root: string
+  /** Files as the checkpoint says. */
+  files: ReadonlyMap<string, FileState>
+  searches: Slots
+  status(): ConsumerStatus
+}
+
+/** A stream of events, as the OpenAPI document says it; what is sent is not held against it, event by event. */
+const streamOf = (event: z.ZodType) => ({
+  200: {
+    description: 'Events, one a line.',
+    content: { 'application/x-ndjson': { schema: event }, 'text/event-stream': { schema: event } },
+  },
+})
+
+export const readingRoutes =
+  ({ history, overview, hub, root, files, searches, status }: ReadingSources): FastifyPluginAsyncZod =>
+  async (api) => {
+    api.get(
+      '/services',
+      { schema: { querystring: servicesQuery, response: { 200: servicesAnswer } } },
+      async ({ query, access }) => services(overview, query, access.may, Date.now()),
+    )
+    api.get('/days', { schema: { querystring: daysQuery, response: { 200: daysAnswer } } }, async ({ query, access }) =>
+      days(overview, query, access.may),
+    )
+    api.get(
+      '/histogram',
+      { schema: { querystring: histogramQuery, response: { 200: histogramAnswer } } },
+      async ({ query, access }) => histogram(overview, query, access.may, Date.now()),
+    )
+    api.get(
+      '/context',
+      { schema: { querystring: contextQuery, response: { 200: contextAnswer } } },
+      async ({ query, access }) => readContext(history, query, access.may),
+    )
+    api.get('/status', { schema: { response: { 200: statusAnswer } } }, async () => ({
+      consumers: [status()],
+      partial: [],
+    }))
+
+    api.get(
+      '/lines',
+      { config: { stream: true, audit: 'lines' }, schema: { querystring: linesQuery, response: streamOf(linesEvent) } },
+      async (request, reply): Promise<FastifyReply> =>
+        sendEvents(request, reply, () => readLines(history, request.query, request.access.may)),
+    )
+    api.get(
+      '/tail',
+      { config: { stream: true, audit: 'tail' }, schema: { querystring: tailQuery, response: streamOf(tailEvent) } },
+      async (request, reply): Promise<FastifyReply> => {
+        const { access, query, headers } = request
+        // A browser that comes back asks as it did at first.
+        const came = headers['last-event-id']
+        const asked = typeof came === 'string' ? { ...query, cursor: came } : query
+        return sendEvents(request, reply, (signal) =>
+          readTail(history, hub, asked, { access, format: eventFormat(request), signal }),
+        )
+      },
+    )
+    api.get(
+      '/search',
+      {
+        config: { stream: true, audit: 'search' },
+        schema: { querystring: searchQuery, response: streamOf(searchEvent) },
+      },
+      async (request, reply): Promise<FastifyReply> => {
+        const { may } = request.access
+        return sendEvents(request, reply, (signal) =>
+          search({ history, root, files, slots: searches, may, signal }, request.query),
+        )
+      },
+    )
+  }

@@ -1,0 +1,314 @@
+/**
+ * The index as it is read: the rows of whole days in columns, kept in memory up to a bound, and those that are not in any day's log
+ * yet.
+ *
+ * Invariants
+ * - A row that has landed is found: in a day's columns, or among the pending ones, never in both.
+ * - A day stays what it was read as but for growing: what the index writes from then on is taken up as it is written.
+ * - A day that is too large to be kept is read anew for each question, and only what is asked for is held meanwhile.
+ * - Reading a day gives the event loop back every few ms: lines land meanwhile.
+ */
+import { setImmediate as turn } from 'node:timers/promises'
+import { type IndexLog, type Names, type Row, readIndex } from './index-log.ts'
+import type { LineFormat } from './layout.ts'
+import type { RunState } from './ledger.ts'
+import { nameOf } from './names.ts'
+import { type Stretch, stretchOf } from './stored-line.ts'
+
+/** Bytes of a row in the columns. */
+const ROW_BYTES = 5 * 4 + 3 * 8
+const SLICE_MS = 4
+
+/** Which rows are meant. Times are ms since 1970; `until` is left out. */
+export type Wanted = {
+  since: number
+  until: number
+  names(names: Names): boolean
+  stdout: boolean
+  stderr: boolean
+  /** Only what stands in front of these places, by file. */
+  lengths?: ReadonlyMap<string, number>
+}
+
+/** Rows in columns. `file` and `names` are places in the lists. */
+export class Rows {
+  count = 0
+  readonly files: string[] = []
+  readonly names: Names[] = []
+  file = new Uint32Array(64)
+  name = new Uint32Array(64)
+  bytes = new Uint32Array(64)
+  lines = new Uint32Array(64)
+  stderr = new Uint32Array(64)
+  position = new Float64Array(64)
+  tmin = new Float64Array(64)
+  tmax = new Float64Array(64)
+  #fileOf = new Map<string, number>()
+  #nameOf = new Map<string, number>()
+  #lastNames: [names: Names, place: number] | undefined
+
+  get size(): number {
+    return this.file.length * ROW_BYTES
+  }
+
+  add(row: Row, names: Names): void {
+    const { file, position, bytes, lines, stderr, tmin, tmax } = stretchOf(row, names)
+    const i = this.count++
+    if (i === this.file.length) this.#grow()
+    this.file[i] = this.#placeOfFile(file)
+    this.name[i] = this.#placeOfNames(names)
+    this.bytes[i] = bytes
+    this.lines[i] = lines
+    this.stderr[i] = stderr
+    this.position[i] = position
+    this.tmin[i] = tmin
+    this.tmax[i] = tmax
+  }
+
+  at(i: number): Stretch {
+    return {
+      file: this.files[this.file[i]!]!,
+      position: this.position[i]!,
+      bytes: this.bytes[i]!,
+      lines: this.lines[i]!,
+      stderr: this.stderr[i]!,
+      tmin: this.tmin[i]!,
+      tmax: this.tmax[i]!,
+      names: this.names[this.name[i]!]!,
+    }
+  }
+
+  /** The places of the wanted rows. */
+  pick({ since, until, names, stdout, stderr }: Wanted): Uint32Array {
+    const meant = this.names.map(names)
+    const picked = new Uint32Array(this.count)
+    let count = 0
+    for (let i = 0; i < this.count; i++) {
+      if (this.tmax[i]! < since || this.tmin[i]! >= until || !meant[this.name[i]!]) continue
+      if (this.stderr[i] === 0 ? !stdout : this.stderr[i] === this.lines[i] && !stderr) continue
+      picked[count++] = i
+    }
+    return picked.slice(0, count)
+  }
+
+  #placeOfFile(file: string): number {
+    let place = this.#fileOf.get(file)
+    if (place === undefined) {
+      place = this.files.push(file) - 1
+      this.#fileOf.set(file, place)
+    }
+    return place
+  }
+
+  #placeOfNames(names: Names): number {
+    if (this.#lastNames?.[0] === names) return this.#lastNames[1]
+    const key = JSON.stringify([names.service, names.module, names.host, names.container, names.format])
+    let place = this.#nameOf.get(key)
+    if (place === undefined) {
+      place = this.names.push(names) - 1
+      this.#nameOf.set(key, place)
+    }
+    this.#lastNames = [names, place]
+    return place
+  }
+
+  #grow(): void {
+    const larger = <T extends Uint32Array | Float64Array>(column: T, empty: T): T => {
+      empty.set(column)
+      return empty
+    }
+    const capacity = this.file.length * 2
+    for (const key of ['file', 'name', 'bytes', 'lines', 'stderr'] as const)
+      this[key] = larger(this[key], new Uint32Array(capacity))
+    for (const key of ['position', 'tmin', 'tmax'] as const) this[key] = larger(this[key], new Float64Array(capacity))
+  }
+}
+
+/** Rows of a day that a question wants: the places `picked` of `rows`. */
+export type Picked = { rows: Rows; picked: Uint32Array }
+
+type Bounds = { tmin: number; tmax: number }
+
+/** What is known of a day: `rows` while it is kept. */
+type Day = Bounds & { length: number; rows: Rows | undefined; used: number }
+
+export type RowCacheOptions = {
+  /** The folder of the root's own state. */
+  state: string
+  index: IndexLog
+  /** Runs that the ledger remembers: rows of old do not say their names. */
+  runs: ReadonlyMap<string, RunState>
+  /** Format of rows that do not say theirs. */
+  format: LineFormat
+  /** A day whose log is larger is not kept; a row takes about as much in a log as in memory. */
+  maxBytes: number
+}
+
+export class RowCache {
+  #options: RowCacheOptions
+  #days = new Map<string, Day>()
+  #loading = new Map<string, Promise<Rows>>()
+  #unnamed = new Map<string, Names>()
+  #uses = 0
+
+  constructor(options: RowCacheOptions) {
+    this.#options = options
+    options.index.watch((day, rows, length) => this.#grown(day, rows, length))
+  }
+
+  /** Days that have rows, the oldest first. */
+  get days(): string[] {
+    const { lengths, pending } = this.#options.index
+    return [...new Set([...lengths.keys(), ...pending.keys()])].sort()
+  }
+
+  /** From when to when the lines of a day are, where that is known without reading its log. */
+  bounds(day: string): Bounds | undefined {
+    const known = this.#days.get(day)
+    return known && known.length === this.#options.index.lengths.get(day) && !this.#options.index.pending.has(day)
+      ? known
+      : undefined
+  }
+
+  /**
+   * The rows of a day that are wanted: those of its log, and the pending ones.
+   * @throws Error when the day's log is damaged or cannot be read
+   */
+  async day(name: string, wanted: Wanted): Promise<Picked[]> {
+    const known = this.#days.get(name)
+    const length = this.#options.index.lengths.get(name)
+    if (known && known.length === length && (known.tmax < wanted.since || known.tmin >= wanted.until))
+      return this.#pending(name, wanted)
+    if (length === undefined) return this.#pending(name, wanted)
+    const { maxBytes } = this.#options
+    if (!known?.rows && length > maxBytes) {
+      const rows = await this.#read(name, wanted)
+      return [{ rows, picked: rows.pick(wanted) }, ...this.#pending(name, wanted)]
+    }
+    const rows = known?.rows ?? (await this.#load(name))
+    const day = this.#days.get(name)
+    if (day) day.used = ++this.#uses
+    return [{ rows, picked: rows.pick(wanted) }, ...this.#pending(name, wanted)]
+  }
+
+  /**
+   * What was written to the index behind a place in it, in the order in which it landed.
+   * @param lengths how long each day's log was; the place moves on with what is given
+   * @param pending whether rows are given that are not in a log yet
+   */
+  async *behind(lengths: Map<string, number>, wanted: Wanted, pending: boolean): AsyncGenerator<Stretch[]> {
+    const { state, index } = this.#options
+    const given = (rows: readonly Row[]): Stretch[] => {
+      const given = new Rows()
+      for (const row of rows) given.add(row, this.namesOf(row))
+      return Array.from(given.pick(wanted), (i) => given.at(i))
+    }
+    for (const day of [...index.lengths.keys()].sort()) {
+      for (let from = lengths.get(day) ?? 0; from < (index.lengths.get(day) ?? 0); ) {
+        const length = index.lengths.get(day)!
+        try {
+          for (const rows of readIndex(state, day, length, from)) yield given(rows)
+        } catch (error) {
+          // A place in front of which something was written over is none any more: all of the day is given again.
+          if (from === 0) throw error
+          from = 0
+          continue
+        }
+        from = length
+        lengths.set(day, from)
+      }
+    }
+    // Not behind an await: what is written from here on is not pending any more.
+    if (pending) yield [...index.pending.values()].flatMap(given)
+  }
+
+  /** Names of a row, also of one that does not say them. */
+  namesOf({ run, file, names }: Row): Names {
+    if (names) return names
+    const { runs, format } = this.#options
+    const [service = '', module = ''] = file.split('/')
+    const known = runs.get(run)
+    const key = JSON.stringify([run, service, module])
+    let unnamed = this.#unnamed.get(key)
+    if (!unnamed) {
+      unnamed = {
+        service: known?.service ?? nameOf(service),
+        module: known?.module ?? nameOf(module),
+        ...{ host: known?.host ?? '', container: known?.container ?? '', format },
+      }
+      this.#unnamed.set(key, unnamed)
+    }
+    return unnamed
+  }
+
+  #pending(day: string, wanted: Wanted): Picked[] {
+    const pending = this.#options.index.pending.get(day)
+    if (!pending) return []
+    const rows = new Rows()
+    for (const row of pending) rows.add(row, this.namesOf(row))
+    return [{ rows, picked: rows.pick(wanted) }]
+  }
+
+  #grown(name: string, rows: readonly Row[], length: number): void {
+    const day = this.#days.get(name)
+    if (!day) return
+    for (const row of rows) {
+      day.tmin = Math.min(day.tmin, row.tmin)
+      day.tmax = Math.max(day.tmax, row.tmax)
+      day.rows?.add(row, this.namesOf(row))
+    }
+    day.length = length
+  }
+
+  /** Reads a day to keep it, once for all who ask meanwhile. */
+  #load(name: string): Promise<Rows> {
+    let loading = this.#loading.get(name)
+    if (!loading) {
+      loading = this.#read(name).finally(() => {
+        this.#loading.delete(name)
+        this.#trim(name)
+      })
+      this.#loading.set(name, loading)
+    }
+    return loading
+  }
+
+  /** Reads a day's log as far as it is written. @param wanted the only rows that are given back, of a day that is not kept */
+  async #read(name: string, wanted?: Wanted): Promise<Rows> {
+    const { state, index } = this.#options
+    const rows = new Rows()
+    const bounds = { tmin: Number.POSITIVE_INFINITY, tmax: Number.NEGATIVE_INFINITY }
+    let from = 0
+    let sliced = performance.now()
+    for (let length = index.lengths.get(name) ?? 0; from < length; length = index.lengths.get(name) ?? 0) {
+      for (const block of readIndex(state, name, length, from)) {
+        for (const row of block) {
+          bounds.tmin = Math.min(bounds.tmin, row.tmin)
+          bounds.tmax = Math.max(bounds.tmax, row.tmax)
+          if (wanted && (row.tmax < wanted.since || row.tmin >= wanted.until)) continue
+          const names = this.namesOf(row)
+          if (!wanted || wanted.names(names)) rows.add(row, names)
+        }
+        if (performance.now() - sliced < SLICE_MS) continue
+        await turn()
+        sliced = performance.now()
+      }
+      from = length
+    }
+    // Not behind another await: what is written from here on comes by the watch.
+    const day: Day = { ...bounds, length: from, rows: wanted ? undefined : rows, used: ++this.#uses }
+    this.#days.set(name, day)
+    return rows
+  }
+
+  /** Lets go of the days that were asked for the longest ago, but for `current`, until what is kept is within its bound. */
+  #trim(current: string): void {
+    const kept = [...this.#days].filter(([name, { rows }]) => rows && name !== current)
+    let size = [...this.#days.values()].reduce((sum, { rows }) => sum + (rows?.size ?? 0), 0)
+    for (const [, day] of kept.sort(([, a], [, b]) => a.used - b.used)) {
+      if (size <= this.#options.maxBytes) return
+      size -= day.rows!.size
+      day.rows = undefined
+    }
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * A line as it is stored, read back: from the bytes of a stretch of a file to time, source and text, and on to the event that
+ * the API sends.
+ *
+ * Invariants
+ * - A stretch is of one run, so its names are those of its index row; what differs from line to line stands in the line itself. In
+ *   `raw` nothing does: its lines have the source of the row, and the time of the row's earliest line.
+ * - Whatever stands in a file is a line: one that somebody has tampered with is shown as it is, with the row's time.
+ */
+import type { Names, Row } from './index-log.ts'
+import { STAMP_BYTES } from './layout.ts'
+import type { Spans } from './selection.ts'
+
+/** Bytes of a file that are of one run: a row of the index, as far as reading needs it. */
+export type Stretch = {
+  /** Path below the root. */
+  file: string
+  position: number
+  bytes: number
+  lines: number
+  /** How many of the lines are of stderr. */
+  stderr: number
+  /** ms since 1970 of the earliest and the latest line. */
+  tmin: number
+  tmax: number
+  names: Names
+}
+
+/** What reading needs of a row. Numbers that were given up stand between its first and its last as well. */
+export function stretchOf(row: Omit<Row, 'run' | 'names' | 'crc'>, names: Names): Stretch {
+  const { file, position, bytes, lines, numbers, tmin, tmax } = row
+  const [[stdout], [from, to]] = numbers
+  const stderr = from === 0 ? 0 : stdout === 0 ? lines : Math.min(lines - 1, to - from + 1)
+  return { file, position, bytes, lines, stderr, tmin, tmax, names }
+}
+
+export type StoredLine = {
+  file: string
+  position: number
+  /** Bytes in the file, the newline not counted. */
+  bytes: number
+  names: Names
+  /** ms since 1970. */
+  time: number
+  /** The time as the file says it, where that is more exact than `time`. */
+  stamp: string | undefined
+  stderr: boolean
+  text: string
+}
+
+const NEWLINE = 10
+const BLANK = 32
+const MARK = 33
+
+/**
+ * The lines of a stretch.
+ * @param bytes the stretch's, or the first of them; what does not end in a newline is not there yet
+ */
+export function parseLines(stretch: Stretch, bytes: Buffer): StoredLine[] {
+  const lines: StoredLine[] = []
+  const parse = PARSERS[stretch.names.format]
+  for (let at = 0; at < bytes.length; ) {
+    const end = bytes.indexOf(NEWLINE, at)
+    if (end === -1) break
+    lines.push(parse(stretch, bytes, at, end))
+    at = end + 1
+  }
+  return lines
+}
+
+type Parse = (stretch: Stretch, bytes: Buffer, at: number, end: number) => StoredLine
+
+const unparsed: Parse = ({ file, position, names, tmin, lines, stderr }, bytes, at, end) => ({
+  ...{ file, position: position + at, bytes: end - at, names, time: tmin, stamp: undefined },
+  ...{ stderr: stderr === lines, text: bytes.toString('utf8', at, end) },
+})
+
+const PARSERS: Record<Names['format'], Parse> = {
+  raw: unparsed,
+
+  text: (stretch, bytes, at, end) => {
+    const name = textBegin(bytes, at, end)
+    const time = name === -1 ? Number.NaN : Date.parse(bytes.toString('latin1', at, at + STAMP_BYTES - 1))
+    if (Number.isNaN(time)) return unparsed(stretch, bytes, at, end)
+    return {
+      ...{ file: stretch.file, position: stretch.position + at, bytes: end - at, names: stretch.names },
+      ...{ time, stamp: undefined, stderr: bytes[name - 2] === MARK, text: bytes.toString('utf8', name, end) },
+    }
+  },
+
+  jsonl: (stretch, bytes, at, end) => {
+    let said: Record<string, unknown>
+    try {
+      said = JSON.parse(bytes.toString('utf8', at, end))
+    } catch {
+      return unparsed(stretch, bytes, at, end)
+    }
+    const { time: stamp, source, line, line_b64: encoded } = said
+    const time = Date.parse(String(stamp))
+    if (Number.isNaN(time)) return unparsed(stretch, bytes, at, end)
+    const text = typeof encoded === 'string' ? Buffer.from(encoded, 'base64').toString() : String(line)
+    return {
+      ...{ file: stretch.file, position: stretch.position + at, bytes: end - at, names: stretch.names },
+      ...{ time, stamp: String(stamp), stderr: source === 'stderr', text },
+    }
+  },
+}
+
+/** Where what was printed begins in a line of the `text` format: behind the stamp and the name. @returns -1 for another line */
+export function textBegin(bytes: Buffer, at: number, end: number): number {
+  if (bytes[at + STAMP_BYTES - 1] !== BLANK) return -1
+  const blank = bytes.indexOf(BLANK, at + STAMP_BYTES)
+  return blank === -1 || blank >= end ? -1 : blank + 1
+}
+
+/** The name that a line has for ever. */
+export const cursorOf = ({ file, position }: { file: string; position: number }): string => `${file}:${position}`
+
+/** @returns undefined for what is no cursor */
+export function readCursor(cursor: string): { file: string; position: number } | undefined {
+  const [, file, position] = /^(.+):(\d{1,15})$/s.exec(cursor) ?? []
+  return file === undefined ? undefined : { file, position: Number(position) }
+}
+
+/** In the order of time; what has the same time by file and position. */
+export const byTime = (a: StoredLine, b: StoredLine): number =>
+  a.time - b.time || (a.file < b.file ? -1 : a.file > b.file ? 1 : a.position - b.position)
+
+const heads = new WeakMap<Names, [stdout: string, stderr: string]>()
+
+/** The part of an event that is the same for all lines of these names and this source. */
+function headOf(names: Names, stderr: boolean): string {
+  let head = heads.get(names)
+  if (!head) {
+    const { service, module, host, container } = names
+    const of = (source: string) => JSON.stringify({ service, module, host, container, source }).slice(1, -1)
+    head = [of('stdout'), of('stderr')]
+    heads.set(names, head)
+  }
+  return head[stderr ? 1 : 0]
+}
+
+/** The line as an event of the API, in JSON. Written by hand: it is made for every line that anybody reads. */
+export function lineEvent(line: StoredLine, matches?: Spans, context?: boolean): string {
+  const { file, position, time, stamp, names, stderr, text } = line
+  const path = JSON.stringify(file)
+  const at = `${path.slice(0, -1)}:${position}"`
+  const when = stamp === undefined ? new Date(time).toISOString() : stamp
+  const extra = `${matches && matches.length > 0 ? `,"matches":${JSON.stringify(matches)}` : ''}${context ? ',"context":true' : ''}`
+  return `{"type":"line","at":${at},"file":${path},"position":${position},"time":${JSON.stringify(when)},${headOf(names, stderr)},"line":${JSON.stringify(text)}${extra}}`
+}

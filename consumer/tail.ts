@@ -1,0 +1,118 @@
+/**
+ * A live tail: history where it is asked for, then what lands, with no gap and nothing twice between the two.
+ *
+ * A cursor is how long each day's log of the index was at a checkpoint: all that landed later stands behind it, whatever
+ * happened to the consumer meanwhile. What landed between a checkpoint and the end of a connection is sent again.
+ */
+import type { Access } from './access.ts'
+import type { Gap, TailQuery } from './api-schema.ts'
+import { ConsumerError } from './errors.ts'
+import type { EventFormat, Events } from './event-stream.ts'
+import type { Hub } from './hub.ts'
+import { type History, isWanted, Merge, readStretches, wantedOf } from './lines.ts'
+import type { Wanted } from './row-cache.ts'
+import { type TextFilter, textFilter } from './selection.ts'
+import { byTime, lineEvent, parseLines, type Stretch } from './stored-line.ts'
+
+/** What a reader comes back to is read before it joins, as long as more than this came meanwhile. */
+const LITTLE_BYTES = 256 * 1024
+const CATCH_UP_ROUNDS = 20
+
+export type TailContext = {
+  access: Access
+  format: EventFormat
+  signal: AbortSignal
+}
+
+/** @throws ConsumerError before the first event, for a question that is not understood */
+export async function* readTail(
+  history: History,
+  hub: Hub,
+  query: TailQuery,
+  { access, format, signal }: TailContext,
+): Events {
+  const wanted = wantedOf({ ...query, since: undefined }, access.may)
+  const filter = textFilter(query)
+  const place = query.cursor === undefined ? undefined : readTailCursor(query.cursor)
+  const { target, service, module, host, container, source, include, exclude, ignoreCase, window } = query
+  const key = JSON.stringify([
+    ...[target, service, module, host, container, source],
+    ...[include, exclude, ignoreCase, access.services],
+  ])
+  yield [JSON.stringify({ type: 'window', ms: window })]
+  if (place) {
+    for (let i = 0; i < CATCH_UP_ROUNDS; i++) {
+      let bytes = 0
+      for await (const [events, read] of catchUp(history, place, wanted, filter, false)) {
+        if (signal.aborted) return
+        bytes += read
+        yield events
+      }
+      if (bytes < LITTLE_BYTES) break
+    }
+  }
+  const { reader, lengths, cursor } = await hub.follow({ key, selector: wanted, filter, window, format })
+  try {
+    if (place) {
+      for await (const [events] of catchUp(history, place, { ...wanted, lengths }, filter, true)) yield events
+    } else if (query.last > 0) {
+      const partial: Gap[] = []
+      const since = query.since === undefined ? Number.NEGATIVE_INFINITY : Date.parse(query.since)
+      const merge = new Merge(
+        history,
+        { ...wanted, since, lengths },
+        filter,
+        { limit: query.last, last: true },
+        partial,
+      )
+      for await (const lines of merge.run()) yield lines.map((line) => lineEvent(line, filter?.spans(line.text)))
+      yield partial.map((gap) => JSON.stringify({ type: 'gap', ...gap }))
+    }
+    yield [JSON.stringify({ type: 'cursor', cursor })]
+    for (let bytes = await reader.next(signal); bytes; bytes = await reader.next(signal)) yield bytes
+  } finally {
+    hub.leave(reader)
+  }
+}
+
+/** What landed behind a place, in the order of time as far as it landed together. The place moves on. */
+async function* catchUp(
+  { rows, text }: History,
+  place: Map<string, number>,
+  wanted: Wanted,
+  filter: TextFilter | undefined,
+  pending: boolean,
+): AsyncGenerator<[events: string[], bytes: number]> {
+  const partial: Gap[] = []
+  const send = async (stretches: Stretch[]): Promise<[string[], number]> => {
+    const lines = []
+    let read = 0
+    for await (const [stretch, bytes] of readStretches(text, stretches, partial)) {
+      read += bytes.length
+      const wantedLines = parseLines(stretch, bytes).filter((line) => isWanted(wanted, line))
+      lines.push(...(filter ? wantedLines.filter((line) => filter.passes(line.text)) : wantedLines))
+    }
+    const gaps = partial.splice(0).map((gap) => JSON.stringify({ type: 'gap', ...gap }))
+    return [[...lines.sort(byTime).map((line) => lineEvent(line, filter?.spans(line.text))), ...gaps], read]
+  }
+  for await (const stretches of rows.behind(place, wanted, pending)) yield await send(stretches)
+}
+
+/** How long each day's log is, as a cursor. */
+export const tailCursor = (lengths: ReadonlyMap<string, number>): string =>
+  Array.from(lengths, ([day, length]) => `${day.replaceAll('-', '')}-${length.toString(36)}`)
+    .sort()
+    .join('.')
+
+/** @throws ConsumerError for what is no cursor */
+function readTailCursor(cursor: string): Map<string, number> {
+  const days = cursor === '' ? [] : cursor.split('.')
+  return new Map(
+    days.map((said) => {
+      const [, year, month, day, length] = /^(\d{4})(\d\d)(\d\d)-([0-9a-z]{1,10})$/.exec(said) ?? []
+      if (length === undefined)
+        throw new ConsumerError('QUERY_INVALID', `cursor: ${said} is no part of a cursor; pass one on as it was sent`)
+      return [`${year}-${month}-${day}`, Number.parseInt(length, 36)]
+    }),
+  )
+}

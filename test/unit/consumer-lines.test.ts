@@ -1,0 +1,114 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import type { LineFormat } from '../../consumer/layout.ts'
+import { NOON, type Said } from '../support/landing.ts'
+import { type LineEvent, linesOf, Reading } from '../support/reading.ts'
+
+const HOUR_MS = 3_600_000
+
+type Printed = { module: string; run: number; source: 'stdout' | 'stderr'; ms: number; text: string }
+
+/** Records of runs, each of one host and module; lines of a record are in any order of time. */
+const printed = fc.record({
+  run: fc.integer({ min: 1, max: 4 }),
+  lines: fc.array(
+    fc.record({
+      source: fc.constantFrom('stdout' as const, 'stderr' as const),
+      ms: fc.oneof(fc.nat({ max: 20 }), fc.nat({ max: 14 * HOUR_MS })).map((ms) => NOON + ms),
+      text: fc.oneof(fc.string(), fc.constantFrom('an error', 'INFO all is well', '', 'ünï\u2028cödé "quoted"\\')),
+    }),
+    { minLength: 1, maxLength: 12 },
+  ),
+})
+
+const MODULES = ['web', 'web', 'db', 'cache']
+
+function saidOf(records: { run: number; lines: Omit<Printed, 'module' | 'run'>[] }[]): {
+  said: Said[]
+  all: Printed[]
+} {
+  const next = new Map<number, number>()
+  const all: Printed[] = []
+  const said = records.map(({ run, lines }): Said => {
+    const clean = lines.map((line) => ({ ...line, text: line.text.replaceAll('\n', '').toWellFormed() }))
+    const first = next.get(run) ?? 1
+    next.set(run, first + clean.length)
+    const module = MODULES[run - 1]!
+    all.push(...clean.map((line) => ({ ...line, module, run })))
+    return { partition: run % 2, module, run, first, count: clean.length, host: `h${run % 2}`, printed: clean }
+  })
+  return { said, all }
+}
+
+const shown = ({ time, module, container, source, line }: LineEvent) =>
+  `${Date.parse(time)} ${module} ${container} ${source} ${line}`
+const expected = ({ ms, module, run, source, text }: Printed) => `${ms} ${module} c${run} ${source} ${text}`
+
+describe('lines', () => {
+  it.each(['text', 'jsonl'] as LineFormat[])(
+    'are those of all files, sorted by time, in %s',
+    { timeout: 120_000 },
+    async (format) => {
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(printed, { minLength: 1, maxLength: 12 }),
+          fc.record({
+            since: fc.option(fc.nat({ max: 15 * HOUR_MS }), { nil: undefined }),
+            until: fc.option(fc.nat({ max: 15 * HOUR_MS }), { nil: undefined }),
+            limit: fc.integer({ min: 1, max: 40 }),
+            last: fc.boolean(),
+            source: fc.constantFrom(undefined, 'stdout', 'stderr'),
+            host: fc.constantFrom(undefined, 'h0', 'h*'),
+            target: fc.constantFrom(undefined, 's/web', '*/d*', 'c4', 's'),
+            include: fc.constantFrom(undefined, 'err?or', '^INFO'),
+            exclude: fc.constantFrom(undefined, 'all'),
+          }),
+          fc.nat(),
+          fc.boolean(),
+          async (records, { since, until, ...query }, saved, small) => {
+            await using reading = await Reading.create({ format, ...(small && { indexCache: 1 }) })
+            const { said, all } = saidOf(records)
+            // What is behind the last checkpoint is in no log of the index yet.
+            await reading.land(said)
+            void saved
+            const at = (ms: number | undefined) => (ms === undefined ? undefined : new Date(NOON + ms).toISOString())
+            const events = await reading.events('lines', { ...query, since: at(since), until: at(until) })
+            const named: Record<string, (line: Printed) => boolean> = {
+              's/web': ({ module }) => module === 'web',
+              '*/d*': ({ module }) => module === 'db',
+              c4: ({ run }) => run === 4,
+              s: () => true,
+            }
+            const wanted = all
+              .filter(({ ms }) => ms >= NOON + (since ?? 0) && ms < NOON + (until ?? Number.POSITIVE_INFINITY))
+              .filter(({ source }) => query.source === undefined || source === query.source)
+              .filter(({ run }) => query.host !== 'h0' || run % 2 === 0)
+              .filter((line) => query.target === undefined || named[query.target]!(line))
+              .filter(({ text }) => query.include === undefined || new RegExp(query.include).test(text))
+              .filter(({ text }) => query.exclude === undefined || !new RegExp(query.exclude).test(text))
+              .sort((a, b) => a.ms - b.ms)
+            const lines = linesOf(events)
+            expect(events.at(-1)).toEqual({
+              ...{ type: 'end', lines: Math.min(wanted.length, query.limit), limited: wanted.length > query.limit },
+              partial: [],
+            })
+            const sorted = lines.toSorted(
+              (a, b) =>
+                Date.parse(a.time) - Date.parse(b.time) ||
+                (a.file < b.file ? -1 : a.file > b.file ? 1 : a.position - b.position),
+            )
+            expect(lines).toEqual(sorted)
+            expect(new Set(lines.map(({ at }) => at)).size).toBe(lines.length)
+            // Lines of the same moment stand in the order of files, which the oracle does not know.
+            const times = (some: Printed[]) => some.map(({ ms }) => ms)
+            const cut = query.last ? wanted.slice(-query.limit) : wanted.slice(0, query.limit)
+            expect(lines.map(({ time }) => Date.parse(time))).toEqual(times(cut))
+            if (wanted.length <= query.limit) expect(lines.map(shown).sort()).toEqual(wanted.map(expected).sort())
+            else for (const line of lines) expect(wanted.map(expected)).toContain(shown(line))
+          },
+        ),
+        { numRuns: 40 },
+      )
+    },
+  )
+})
