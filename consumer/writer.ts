@@ -22,12 +22,13 @@ import { pathComponent, readFileName } from './names.ts'
 
 /** What waits to be written is copied here. */
 const BUFFER_BYTES = 4 * 1024 * 1024
-/** As many files are made durable one by one; more of them by syncfs. */
+/** As many files and folders are made durable one by one; more of them by syncfs. */
 const SYNC_ONE_BY_ONE = 16
 /** writev(2) takes this many pieces. */
 const IOV_MAX = 1024
 
-type OpenFile = { fd: number; dirty: boolean }
+/** `apart`: on another file system than the root. */
+type OpenFile = { fd: number; dirty: boolean; apart: boolean }
 
 /** What waits to be written to one file: where the first byte goes, and the pieces in the buffer. */
 type Waiting = { file: string; position: number; pieces: Uint8Array[] }
@@ -55,19 +56,28 @@ export class Writer {
   #newFiles: [string, FileState][] = []
   #changed = new Set<string>()
   #newFolders = new Set<string>()
+  /** Files were closed before what they hold was durable. */
+  #closedDirty = false
+  #root: number
+  #device: number
   #buffer = Buffer.alloc(BUFFER_BYTES)
   #filled = 0
   #waiting = new Map<string, Waiting>()
 
   constructor(options: WriterOptions) {
     this.#options = options
+    // Held open, because syncfs tells of errors since its descriptor was opened.
+    this.#root = openSync(options.root, 'r')
+    this.#device = fstatSync(this.#root).dev
     this.#files = new Map(Array.from(options.files, ([path, state]) => [path, { ...state }]))
     this.#open = new LRUCache({
       max: options.openFiles,
-      // A file that leaves the cache is closed; what it holds must be durable by the next checkpoint, so now.
-      dispose: (file) => {
-        if (file.dirty) fdatasyncSync(file.fd)
-        closeSync(file.fd)
+      // A file that leaves the cache is closed; what it holds must be durable by the next checkpoint. One by one, that would cost a
+      // commit of the file system's journal each.
+      dispose: ({ fd, dirty, apart }) => {
+        if (dirty && apart) fdatasyncSync(fd)
+        else this.#closedDirty ||= dirty
+        closeSync(fd)
       },
     })
     for (const [path, state] of options.files) {
@@ -183,11 +193,13 @@ export class Writer {
    */
   sync(): [string, FileState][] {
     const dirty = Array.from(this.#open.values()).filter((file) => file.dirty)
-    if (dirty.length > SYNC_ONE_BY_ONE) syncFileSystem(dirty[0]!.fd)
-    else for (const file of dirty) fdatasyncSync(file.fd)
+    const many = this.#closedDirty || dirty.length + this.#newFolders.size > SYNC_ONE_BY_ONE
+    if (many) syncFileSystem(this.#root)
+    for (const file of dirty) if (!many || file.apart) fdatasyncSync(file.fd)
+    if (!many) for (const folder of this.#newFolders) syncFolder(folder)
     for (const file of dirty) file.dirty = false
-    for (const folder of this.#newFolders) syncFolder(folder)
     this.#newFolders.clear()
+    this.#closedDirty = false
     const changed = Array.from(this.#changed, (path): [string, FileState] => [path, { ...this.#files.get(path)! }])
     this.#changed.clear()
     return changed
@@ -195,6 +207,7 @@ export class Writer {
 
   close(): void {
     this.#open.clear()
+    closeSync(this.#root)
   }
 
   #writeOut({ file, position, pieces }: Waiting): void {
@@ -280,11 +293,12 @@ export class Writer {
       fd = openSync(path, flags | constants.O_CREAT, 0o644)
       this.#newFolders.add(folder)
     }
-    if (!fstatSync(fd).isFile()) {
+    const stat = fstatSync(fd)
+    if (!stat.isFile()) {
       closeSync(fd)
       throw new ConsumerError('ROOT_REFUSED', `${path} is no file; move it away`)
     }
-    const open: OpenFile = { fd, dirty: false }
+    const open: OpenFile = { fd, dirty: false, apart: stat.dev !== this.#device }
     this.#open.set(file, open)
     return open
   }
