@@ -71,6 +71,8 @@ export const NO_PARTITION = -1
 const MAX_HOLES = 256
 const MAX_ENDED = 10_000
 
+type Named = Pick<Totals, 'service' | 'module' | 'host'>
+
 export type LedgerState = { runs: Map<string, RunState>; totals: Map<string, Totals> }
 
 /** Changes since a moment; `undefined` for what is forgotten. */
@@ -85,6 +87,9 @@ export class Ledger {
   #expired = new Set<number>()
   #changedRuns = new Set<string>()
   #changedTotals = new Set<string>()
+  /** Of a run, the day that it was in last, and the key of its totals. */
+  #keys = new WeakMap<Named, { day: string; key: string }>()
+  #entered: RunState | undefined
 
   /**
    * @param state as a checkpoint kept it: runs by their id in hex, totals by their key
@@ -106,6 +111,7 @@ export class Ledger {
     const id = Buffer.from(chunk.run).toString('hex')
     const run = this.state.runs.get(id) ?? this.#begin(id, chunk, partition)
     run.partition = partition
+    this.#entered = run
     this.#changedRuns.add(id)
     const time = Number(chunk.t0 / 1_000_000n)
     if (chunk.lines > 0) {
@@ -125,23 +131,37 @@ export class Ledger {
 
   /** The lines of a chunk that was entered stand in the files of these days. */
   wrote(chunk: Chunk, extents: readonly { day: string; lines: number }[]): void {
-    for (const { day, lines } of extents) this.#totals(chunk, day, 0).written += lines
+    for (const { day, lines } of extents) this.#totals(this.#lately(chunk), day, 0).written += lines
   }
 
   /** What was entered since the last call, for the checkpoint. Copies: what is entered from now on is not in them. */
   takeChanges(): LedgerChanges {
     const { runs, totals } = this.state
     const changes: LedgerChanges = {
-      runs: Array.from(this.#changedRuns, (run) => [run, structuredClone(runs.get(run))]),
-      totals: Array.from(this.#changedTotals, (key) => [key, structuredClone(totals.get(key)!)]),
+      runs: Array.from(this.#changedRuns, (run) => [run, copyOfRun(runs.get(run))]),
+      totals: Array.from(this.#changedTotals, (key) => {
+        const of = totals.get(key)!
+        return [key, { ...of, lost: { ...of.lost } }]
+      }),
     }
     this.#changedRuns.clear()
     this.#changedTotals.clear()
     return changes
   }
 
-  #totals({ service, module, host }: Pick<Totals, 'service' | 'module' | 'host'>, day: string, time: number): Totals {
-    const key = JSON.stringify([day, service, module, host])
+  /** The names of a chunk, or the run that was entered last where it has the same: then its totals are known. */
+  #lately({ service, module, host }: Chunk): Named {
+    const run = this.#entered
+    return run && run.service === service && run.module === module && run.host === host
+      ? run
+      : { service, module, host }
+  }
+
+  #totals(of: Named, day: string, time: number): Totals {
+    const { service, module, host } = of
+    const known = this.#keys.get(of)
+    const key = known?.day === day ? known.key : JSON.stringify([day, service, module, host])
+    if (known?.key !== key) this.#keys.set(of, { day, key })
     this.#changedTotals.add(key)
     let totals = this.state.totals.get(key)
     if (!totals) {
@@ -323,6 +343,16 @@ function add(lost: Record<string, number>, reason: string, lines: number): void 
 export function* expiredOf(state: { partitions: ReadonlyMap<number, { expired?: number }> }): Generator<number> {
   for (const [partition, { expired }] of state.partitions) if (expired) yield partition
 }
+
+/** Holes are never changed, but replaced: they are shared. */
+const copyOfRun = (run: RunState | undefined): RunState | undefined =>
+  run && { ...run, sources: [copyOfSource(run.sources[STDOUT]), copyOfSource(run.sources[STDERR])] }
+
+const copyOfSource = (source: SourceState): SourceState => ({
+  ...source,
+  holes: [...source.holes],
+  closed: { ...source.closed },
+})
 
 /** The source of a chunk's line. */
 export const sourceOf = (chunk: Chunk, line: number): Source => ((chunk.src[line >> 3]! >> (line & 7)) & 1) as Source

@@ -10,7 +10,8 @@
  * - What was claimed is written, by us and nobody else, whoever has the partition by then: at each assignment what is left of our own
  *   tenures comes first, for the ledger goes on from there.
  * - Commits are made inside a batch's handler, awaited, and by nobody else: a commit from a timer can move a group back.
- * - The checkpoint follows the files between rounds, at most CHECKPOINT_MS later. Behind it the same bytes are written again.
+ * - The checkpoint follows the files between rounds, CHECKPOINT_MS later, or as seldom as what one takes demands. Behind it the same
+ *   bytes are written again.
  * - A disk that refuses stops the rounds and nothing else: Kafka holds the records, heartbeats go on, it is tried again.
  */
 import type { Admin, Kafka, KafkaMessage } from 'kafkajs'
@@ -41,6 +42,9 @@ import type { Writer } from './writer.ts'
 /** Claims are made at least this far apart: under many small batches one claim carries them all. */
 const CLAIM_APART_MS = 10
 const CHECKPOINT_MS = 200
+/** Where a checkpoint takes long, for many files or on a slow disk, this share of the time goes to them, up to a bound. */
+const CHECKPOINT_SHARE = 0.1
+const MAX_CHECKPOINT_MS = 2_000
 const RETRY_MS = 500
 /** So long a stop waits until the ledger's topic is up to date. */
 const PUBLISH_MS = 500
@@ -107,6 +111,7 @@ export class Subscriber {
   #changed = new Set<number>()
   #checkpointTimer = false
   #checkpointDue = false
+  #checkpointAfter = CHECKPOINT_MS
   /** Runs while batches have to wait for room on the disk. */
   #pause: NodeJS.Timeout | undefined
   /** What is done about the assignments, one after the other. */
@@ -512,7 +517,7 @@ export class Subscriber {
   #scheduleCheckpoint(): void {
     if (this.#checkpointTimer) return
     this.#checkpointTimer = true
-    void this.#clock.sleep(CHECKPOINT_MS).then(() => {
+    void this.#clock.sleep(this.#checkpointAfter).then(() => {
       this.#checkpointTimer = false
       this.#checkpointDue = true
       this.#kick()
@@ -522,6 +527,7 @@ export class Subscriber {
   async #writeCheckpoint(round: Round): Promise<void> {
     this.#checkpointDue = false
     if (this.#changed.size === 0) return
+    const began = this.#clock.now()
     const { checkpoint, ledger, writer, index } = this.#options
     const delta = {
       partitions: Array.from(this.#changed, (partition): [number, PartitionState] => [
@@ -543,6 +549,8 @@ export class Subscriber {
     })
     await this.#insist(round, () => checkpoint.append(delta))
     this.#options.ledgerTopic.note(delta)
+    const took = this.#clock.now() - began
+    this.#checkpointAfter = Math.min(Math.max(CHECKPOINT_MS, took / CHECKPOINT_SHARE), MAX_CHECKPOINT_MS)
   }
 
   /** Does what the disk may refuse, until it does not. */

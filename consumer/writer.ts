@@ -308,14 +308,11 @@ export class Writer {
     for (const component of components) {
       const parent = path
       path = join(path, component)
-      try {
-        mkdirSync(path)
-        this.#newFolders.add(parent)
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-        if (!lstatSync(path).isDirectory())
-          throw new ConsumerError('ROOT_REFUSED', `${path} is no folder; move it away`)
-      }
+      const stat = lstatSync(path, { throwIfNoEntry: false })
+      if (stat?.isDirectory()) continue
+      if (stat) throw new ConsumerError('ROOT_REFUSED', `${path} is no folder; move it away`)
+      mkdirSync(path)
+      this.#newFolders.add(parent)
     }
     return path
   }
