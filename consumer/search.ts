@@ -157,7 +157,7 @@ class Work {
         this.#sent++
         this.#tell(hit, target)
       }
-      yield await this.#told()
+      yield await this.#told(this.#limited)
       if (this.#limited) return
     }
     yield await this.#told(true)

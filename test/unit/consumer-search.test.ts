@@ -185,6 +185,8 @@ describe.each(['text', 'jsonl', 'raw'] as LineFormat[])('search in %s', (format)
         .flat()
         .slice(1),
     )
+    const cut = (await reading.events('search', { ...query, limit: 1 })).filter(({ type }) => type === 'line')
+    expect(cut.map(({ context, line }) => `${context ? '-' : '='}${line}`)).toEqual(group)
     const wide = await reading.events('search', { ...query, before: 100, after: 100 })
     expect(linesOf(wide)).toHaveLength(8 * TEXTS.length)
     expect(new Set(linesOf(wide).map(({ at }) => at)).size).toBe(8 * TEXTS.length)
