@@ -33,6 +33,12 @@ export async function print(text: string): Promise<void> {
   if (!stdout.write(text)) await once(stdout, 'drain')
 }
 
+/** As `print`, of bytes that are no text; a terminal is kept from them. */
+export async function printBytes(bytes: Uint8Array): Promise<void> {
+  if (stdout.isTTY) return say(`${bytes.length} bytes, which are not for a terminal: send them into a file`)
+  if (!stdout.write(bytes)) await once(stdout, 'drain')
+}
+
 /** Tells something on stderr. */
 export function say(text: string): void {
   clearProgress()

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { describe, expect, it } from 'vitest'
 import { literal, patternOf } from '../../cli/grep.ts'
 import { ranked } from '../../cli/picker.ts'
@@ -137,13 +138,7 @@ describe('grep', () => {
 
   it('whose reader leaves ends quietly', async () => {
     await using consumer = await FakeConsumer.start({
-      lines: async (_, reply) => {
-        for (let n = 0; !reply.response.destroyed; n++) {
-          if (!reply.response.write(`${JSON.stringify(logLine(n))}\n`)) {
-            await Promise.race([new Promise((resolve) => reply.response.once('drain', resolve)), reply.left])
-          }
-        }
-      },
+      lines: (_, reply) => void Readable.from(endless()).pipe(reply.response),
     })
     const script = `set -o pipefail; ${SOURCE.map((word) => `'${word}'`).join(' ')} cat shop/api | head -n 3`
     const out = execOf(script, at(consumer).url)
@@ -158,6 +153,10 @@ describe('grep', () => {
     expect(new RegExp(`^${literal('.*+?()|[]{}^$\\')}$`).test('.*+?()|[]{}^$\\')).toBe(true)
   })
 })
+
+function* endless(): Generator<string> {
+  for (let n = 0; ; n++) yield `${JSON.stringify(logLine(n))}\n`
+}
 
 /** Runs a script of bash, with the command's environment. */
 async function execOf(script: string, url: string) {
