@@ -35,7 +35,6 @@ export const ERRORS = {
   SEARCH_UNAVAILABLE: 'operator',
   CLAIM_REFUSED: 'time',
   KAFKA_AWAY: 'time',
-  PEER_AWAY: 'time',
 } as const satisfies Record<string, Actor>
 
 export type ErrorCode = keyof typeof ERRORS

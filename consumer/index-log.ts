@@ -119,6 +119,7 @@ export class IndexLog {
   /** Lets go of a day that is removed: no row of it comes any more. */
   forget(day: string): void {
     this.#lengths.delete(day)
+    for (const tell of this.#watchers) tell(day, [], 0)
   }
 
   /** Where a day's log is. */
@@ -136,7 +137,7 @@ export class IndexLog {
     return this.#rows
   }
 
-  /** Tells which rows were written, and how long the day's log is with them. */
+  /** Tells which rows were written, and how long the day's log is with them: 0, with no rows, where the day is removed. */
   watch(tell: (day: string, rows: readonly Row[], length: number) => void): void {
     this.#watchers.push(tell)
   }

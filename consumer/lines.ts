@@ -200,10 +200,9 @@ export class Merge {
     const { rows } = this.#history
     const [edge, sign] = this.#last ? (['tmax', -1] as const) : (['tmin', 1] as const)
     const open = new TinyQueue<Sorted>([], (a, b) => sign * (a.time - b.time))
-    const days = rows.days
-    // A day whose bounds are not known has to be read before the first line is sent.
-    const begin = (day: string) => rows.bounds(day)?.[edge] ?? sign * Number.NEGATIVE_INFINITY
-    const waiting = days.map((day) => ({ day, begin: begin(day) })).sort((a, b) => sign * (a.begin - b.begin))
+    const waiting = rows.days
+      .map((day) => ({ day, begin: rows.bounds(day)[edge] }))
+      .sort((a, b) => sign * (a.begin - b.begin))
     for (;;) {
       const first = open.peek()
       const day = waiting[0]

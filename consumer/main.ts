@@ -7,7 +7,7 @@ import pkg from '../package.json' with { type: 'json' }
 import { Group } from '../wire/group.ts'
 import { kafkaClient } from '../wire/kafka.ts'
 import { SettingsError } from '../wire/settings.ts'
-import type { ConsumerStatus, RunRow } from './api-schema.ts'
+import type { ConsumerStatus } from './api-schema.ts'
 import { Calendar } from './calendar.ts'
 import { Checkpoint } from './checkpoint.ts'
 import { Compression } from './compression.ts'
@@ -16,7 +16,6 @@ import { Days } from './days.ts'
 import { disk } from './disk.ts'
 import { DiskSpace } from './disk-space.ts'
 import { ConsumerError } from './errors.ts'
-import type { RunsOf } from './fan-out.ts'
 import { FileReader } from './file-reader.ts'
 import { Housekeeping } from './housekeeping.ts'
 import { httpApi } from './http-api.ts'
@@ -25,14 +24,13 @@ import { IndexLog } from './index-log.ts'
 import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
 import { expiredOf, Ledger } from './ledger.ts'
-import { answerLedger, countOf } from './ledger-api.ts'
+import { countOf } from './ledger-api.ts'
 import { kafkaLedgerLog } from './ledger-log.ts'
 import { ledgerRoutes } from './ledger-routes.ts'
 import { LedgerTopic } from './ledger-topic.ts'
 import { Manifests } from './manifests.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
-import { Peers } from './peers.ts'
 import { readingRoutes } from './reading-routes.ts'
 import { Retention } from './retention.ts'
 import { openRoot } from './root.ts'
@@ -183,15 +181,14 @@ try {
   )
   metrics.figure('stored_bytes', 'Bytes that all files take up.', () => manifests.stored)
   const rows = new RowCache({
-    ...{ state: root.state, index, runs: ledger.state.runs },
+    ...{ state: root.state, index, files, runs: ledger.state.runs },
     ...{ format: settings.LINE_FORMAT, maxBytes: settings.INDEX_CACHE },
   })
   const text = new FileReader({ root: root.path, files: checkpoint.state.files })
-  const self = { name: settings.CONSUMER_NAME ?? hostname(), uuid: root.uuid }
   const status = (): ConsumerStatus => {
     const reason = subscriber.trouble
     return {
-      ...{ name: self.name, root: root.uuid, version: pkg.version },
+      ...{ name: hostname(), root: root.uuid, version: pkg.version },
       ...{ ready: reason === undefined, ...(reason !== undefined && { reason }) },
       lag: subscriber.lag.reduce((sum, [, records]) => sum + records, 0),
       ...{ timeZone: settings.TZ_FILES, lineFormat: settings.LINE_FORMAT, keepDays: settings.KEEP_DAYS },
@@ -199,20 +196,12 @@ try {
     }
   }
   const { TOKENS_FILE, TLS_CERT_FILE, TLS_KEY_FILE } = settings
-  const peers = new Peers({
-    urls: settings.PEERS,
-    tokenFile: settings.PEERS_TOKEN_FILE,
-    self,
-  })
-  const runsOf: RunsOf = (query, { may }) =>
-    answerLedger(ledger.state, { ...query, by: 'run' }, may, Date.now()).rows as RunRow[]
   const api = await httpApi({
     log,
     tokens: TOKENS_FILE ? new Tokens(TOKENS_FILE, log) : undefined,
     certificate: TLS_CERT_FILE && TLS_KEY_FILE ? { cert: TLS_CERT_FILE, key: TLS_KEY_FILE } : undefined,
     requests: settings.RATE_LIMIT,
     streams: settings.STREAMS_MAX,
-    several: { peers, runsOf },
     trouble: () => subscriber.trouble,
     metrics: metrics.registry,
     routes: [
@@ -244,6 +233,7 @@ try {
     'tallyman consumer is up',
   )
   housekeeping.start()
+  rows.warm().catch((error) => log.warn({ err: error }, "today's index could not be read beforehand"))
   await subscriber.start()
 } catch (error) {
   log.fatal(

@@ -1,7 +1,7 @@
 /** Routes that read lines: history, tail, search, context, and what there is. */
 import type { FastifyReply } from 'fastify'
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
-import type { z } from 'zod'
+import { z } from 'zod'
 import {
   type ConsumerStatus,
   contextAnswer,
@@ -22,6 +22,7 @@ import {
 } from './api-schema.ts'
 import type { FileState } from './checkpoint.ts'
 import { readContext } from './context.ts'
+import { download } from './download.ts'
 import { eventFormat, sendEvents } from './event-stream.ts'
 import type { Hub } from './hub.ts'
 import { type History, readLines } from './lines.ts'
@@ -107,5 +108,26 @@ export const readingRoutes =
           search({ history, root, files, slots: searches, may, signal }, request.query),
         )
       },
+    )
+    api.get(
+      '/files/*',
+      {
+        config: { stream: true, audit: 'download' },
+        schema: {
+          params: z.object({ '*': z.string().describe('A file of `/api/v1/days`.') }),
+          response: {
+            200: {
+              description: 'The file as it lies on the disk.',
+              content: { 'application/octet-stream': { schema: z.any() } },
+            },
+            206: {
+              description: 'The range of it that was asked for.',
+              content: { 'application/octet-stream': { schema: z.any() } },
+            },
+          },
+        },
+      },
+      async (request, reply): Promise<FastifyReply> =>
+        download({ manifests: overview.manifests, root }, request.params['*'], request, reply),
     )
   }

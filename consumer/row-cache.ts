@@ -9,10 +9,11 @@
  * - Reading a day gives the event loop back every few ms: lines land meanwhile.
  */
 import { setImmediate as turn } from 'node:timers/promises'
+import type { FileState } from './checkpoint.ts'
 import { type IndexLog, type Names, type Row, readIndex } from './index-log.ts'
 import type { LineFormat } from './layout.ts'
 import type { RunState } from './ledger.ts'
-import { nameOf } from './names.ts'
+import { nameOf, readFileName } from './names.ts'
 import { type Stretch, stretchOf } from './stored-line.ts'
 
 /** Bytes of a row in the columns. */
@@ -127,15 +128,18 @@ export class Rows {
 /** Rows of a day that a question wants: the places `picked` of `rows`. */
 export type Picked = { rows: Rows; picked: Uint32Array }
 
+/** From when to when the lines of a day are, at the widest. */
 type Bounds = { tmin: number; tmax: number }
 
-/** What is known of a day: `rows` while it is kept. */
-type Day = Bounds & { length: number; rows: Rows | undefined; used: number }
+/** A day that is kept. */
+type Day = { rows: Rows; used: number }
 
 export type RowCacheOptions = {
   /** The folder of the root's own state. */
   state: string
   index: IndexLog
+  /** Files as the checkpoint says. */
+  files: ReadonlyMap<string, FileState>
   /** Runs that the ledger remembers: rows of old do not say their names. */
   runs: ReadonlyMap<string, RunState>
   /** Format of rows that do not say theirs. */
@@ -147,12 +151,18 @@ export type RowCacheOptions = {
 export class RowCache {
   #options: RowCacheOptions
   #days = new Map<string, Day>()
+  /** Of what is in the logs. */
+  #bounds = new Map<string, Bounds>()
   #loading = new Map<string, Promise<Rows>>()
   #unnamed = new Map<string, Names>()
   #uses = 0
 
   constructor(options: RowCacheOptions) {
     this.#options = options
+    for (const [file, { lines, first, last }] of options.files) {
+      const name = readFileName(file)
+      if (name && lines > 0) this.#widen(name.day, first, last)
+    }
     options.index.watch((day, rows, length) => this.#grown(day, rows, length))
   }
 
@@ -162,12 +172,14 @@ export class RowCache {
     return [...new Set([...lengths.keys(), ...pending.keys()])].sort()
   }
 
-  /** From when to when the lines of a day are, where that is known without reading its log. */
-  bounds(day: string): Bounds | undefined {
-    const known = this.#days.get(day)
-    return known && known.length === this.#options.index.lengths.get(day) && !this.#options.index.pending.has(day)
-      ? known
-      : undefined
+  /** From when to when the lines of a day are, at the widest. */
+  bounds(day: string): Bounds {
+    const bounds = { tmin: Number.POSITIVE_INFINITY, tmax: Number.NEGATIVE_INFINITY, ...this.#bounds.get(day) }
+    for (const { tmin, tmax } of this.#options.index.pending.get(day) ?? []) {
+      bounds.tmin = Math.min(bounds.tmin, tmin)
+      bounds.tmax = Math.max(bounds.tmax, tmax)
+    }
+    return bounds
   }
 
   /**
@@ -175,20 +187,21 @@ export class RowCache {
    * @throws Error when the day's log is damaged or cannot be read
    */
   async day(name: string, wanted: Wanted): Promise<Picked[]> {
-    const known = this.#days.get(name)
     const length = this.#options.index.lengths.get(name)
-    if (known && known.length === length && (known.tmax < wanted.since || known.tmin >= wanted.until))
+    const bounds = this.#bounds.get(name)
+    if (length === undefined || !bounds || bounds.tmax < wanted.since || bounds.tmin >= wanted.until)
       return this.#pending(name, wanted)
-    if (length === undefined) return this.#pending(name, wanted)
-    const { maxBytes } = this.#options
-    if (!known?.rows && length > maxBytes) {
-      const rows = await this.#read(name, wanted)
-      return [{ rows, picked: rows.pick(wanted) }, ...this.#pending(name, wanted)]
-    }
-    const rows = known?.rows ?? (await this.#load(name))
-    const day = this.#days.get(name)
-    if (day) day.used = ++this.#uses
+    const kept = this.#days.get(name)
+    const tooLarge = !kept && length > this.#options.maxBytes
+    const rows = kept?.rows ?? (await (tooLarge ? this.#read(name, wanted) : this.#load(name)))
+    if (kept) kept.used = ++this.#uses
     return [{ rows, picked: rows.pick(wanted) }, ...this.#pending(name, wanted)]
+  }
+
+  /** Reads the newest day, so that who asks first need not wait for it. */
+  async warm(): Promise<void> {
+    const newest = [...this.#options.index.lengths].sort().at(-1)
+    if (newest && newest[1] <= this.#options.maxBytes) await this.#load(newest[0])
   }
 
   /**
@@ -204,7 +217,9 @@ export class RowCache {
       return Array.from(given.pick(wanted), (i) => given.at(i))
     }
     for (const day of [...index.lengths.keys()].sort()) {
-      for (let from = lengths.get(day) ?? 0; from < (index.lengths.get(day) ?? 0); ) {
+      // A log that is shorter than it was is another one.
+      const place = lengths.get(day) ?? 0
+      for (let from = place > index.lengths.get(day)! ? 0 : place; from < (index.lengths.get(day) ?? 0); ) {
         const length = index.lengths.get(day)!
         try {
           for (const rows of readIndex(state, day, length, from)) yield given(rows)
@@ -250,14 +265,24 @@ export class RowCache {
   }
 
   #grown(name: string, rows: readonly Row[], length: number): void {
-    const day = this.#days.get(name)
-    if (!day) return
-    for (const row of rows) {
-      day.tmin = Math.min(day.tmin, row.tmin)
-      day.tmax = Math.max(day.tmax, row.tmax)
-      day.rows?.add(row, this.namesOf(row))
+    if (length === 0) {
+      this.#days.delete(name)
+      this.#bounds.delete(name)
     }
-    day.length = length
+    const kept = this.#days.get(name)
+    for (const row of rows) {
+      this.#widen(name, row.tmin, row.tmax)
+      kept?.rows.add(row, this.namesOf(row))
+    }
+  }
+
+  #widen(day: string, tmin: number, tmax: number): void {
+    const bounds = this.#bounds.get(day)
+    if (!bounds) this.#bounds.set(day, { tmin, tmax })
+    else {
+      bounds.tmin = Math.min(bounds.tmin, tmin)
+      bounds.tmax = Math.max(bounds.tmax, tmax)
+    }
   }
 
   /** Reads a day to keep it, once for all who ask meanwhile. */
@@ -277,14 +302,11 @@ export class RowCache {
   async #read(name: string, wanted?: Wanted): Promise<Rows> {
     const { state, index } = this.#options
     const rows = new Rows()
-    const bounds = { tmin: Number.POSITIVE_INFINITY, tmax: Number.NEGATIVE_INFINITY }
     let from = 0
     let sliced = performance.now()
     for (let length = index.lengths.get(name) ?? 0; from < length; length = index.lengths.get(name) ?? 0) {
       for (const block of readIndex(state, name, length, from)) {
         for (const row of block) {
-          bounds.tmin = Math.min(bounds.tmin, row.tmin)
-          bounds.tmax = Math.max(bounds.tmax, row.tmax)
           if (wanted && (row.tmax < wanted.since || row.tmin >= wanted.until)) continue
           const names = this.namesOf(row)
           if (!wanted || wanted.names(names)) rows.add(row, names)
@@ -296,19 +318,18 @@ export class RowCache {
       from = length
     }
     // Not behind another await: what is written from here on comes by the watch.
-    const day: Day = { ...bounds, length: from, rows: wanted ? undefined : rows, used: ++this.#uses }
-    this.#days.set(name, day)
+    if (!wanted && index.lengths.has(name)) this.#days.set(name, { rows, used: ++this.#uses })
     return rows
   }
 
   /** Lets go of the days that were asked for the longest ago, but for `current`, until what is kept is within its bound. */
   #trim(current: string): void {
-    const kept = [...this.#days].filter(([name, { rows }]) => rows && name !== current)
-    let size = [...this.#days.values()].reduce((sum, { rows }) => sum + (rows?.size ?? 0), 0)
-    for (const [, day] of kept.sort(([, a], [, b]) => a.used - b.used)) {
-      if (size <= this.#options.maxBytes) return
-      size -= day.rows!.size
-      day.rows = undefined
+    const oldest = [...this.#days].sort(([, a], [, b]) => a.used - b.used)
+    let size = oldest.reduce((sum, [, { rows }]) => sum + rows.size, 0)
+    for (const [name, { rows }] of oldest) {
+      if (size <= this.#options.maxBytes || name === current) continue
+      size -= rows.size
+      this.#days.delete(name)
     }
   }
 }

@@ -344,14 +344,10 @@ class Work {
   }
 
   async *#searchFiles(batch: Target[], signal: AbortSignal): AsyncGenerator<[Target, StoredLine[]]> {
-    const { root, files } = this.#context
     const paths = new Map<string, Target>()
     for (const target of batch) {
       try {
-        const path = join(root, storedAt(target.file, files.get(target.file) ?? {}))
-        // A link that somebody has put there leads out of the root.
-        if ((await realpath(path)) !== path) throw new Error('it is reached by a link')
-        paths.set(path, target)
+        paths.set(await this.#pathOf(target.file), target)
       } catch (error) {
         tellGap(this.#partial, target.file, error as Error)
       }
@@ -366,6 +362,16 @@ class Work {
       left = left.slice(left.indexOf(restart.path))
       from = restart.offset
     }
+  }
+
+  /** Where a file lies. @throws Error where it is not there, or by a link, which leads out of the root */
+  async #pathOf(file: string): Promise<string> {
+    const { root, files } = this.#context
+    const path = join(root, storedAt(file, files.get(file) ?? {}))
+    // One that is about to be compressed has its plain name until the moment at which it has the other.
+    const found = await realpath(path).catch(() => realpath(join(root, file)))
+    if (found !== path && found !== join(root, file)) throw new Error('it is reached by a link')
+    return found
   }
 
   /**

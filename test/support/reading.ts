@@ -52,7 +52,7 @@ export class Reading implements AsyncDisposable {
     checkpoint.watch(() => hub.durable())
     const { files } = checkpoint.state
     const rows = new RowCache({
-      ...{ state: join(root, '.tallyman'), index, runs: ledger.state.runs, format, maxBytes: indexCache },
+      ...{ state: join(root, '.tallyman'), index, files, runs: ledger.state.runs, format, maxBytes: indexCache },
     })
     const text = stack.use(new FileReader({ root, files }))
     const manifests = new Manifests(checkpoint)
