@@ -413,6 +413,59 @@ export const verifyAnswer = z.object({
 })
 export type VerifyAnswer = z.infer<typeof verifyAnswer>
 
+/** `GET /api/v1/dead-letters`: records that could not be decoded, by topic, partition and offset. */
+export const deadLettersQuery = z.strictObject({
+  limit: z.coerce.number().pipe(z.int().min(1).max(10_000)).default(DEFAULT_LINES).describe('Letters at most.'),
+})
+export const deadLetterRow = z.object({
+  name: z.string(),
+  topic: z.string(),
+  partition: count,
+  offset: count,
+  time: z.string().describe('When Kafka appended it.'),
+  reason: z
+    .string()
+    .describe('Why it could not be decoded: `not-msgpack`, `not-json`, `unknown-version` or `invalid-chunk`.'),
+  message: z.string(),
+  key: z.string(),
+  headers: z.record(z.string(), z.string()),
+  bytes: count.describe('Of its value.'),
+})
+export type DeadLetterRow = z.infer<typeof deadLetterRow>
+export const deadLettersAnswer = z.object({
+  letters: z.array(deadLetterRow),
+  limited: z.boolean().describe('There are more than `limit` allowed.'),
+  dropped: z
+    .array(z.object({ partition: count, records: count, bytes: count, from: count, to: count }))
+    .describe('Records that were not kept because there was no room, with the offsets of the first and the last.'),
+  bytes: count.describe('That all letters take up.'),
+  max: count.describe('That they may take up.'),
+  partial: z.array(gap),
+})
+export type DeadLettersAnswer = z.infer<typeof deadLettersAnswer>
+
+/** `GET /api/v1/dead-letters/:name`: one of them, whole. */
+export const deadLetterParams = z.strictObject({ name: z.string().min(1).max(512) })
+export const deadLetterAnswer = deadLetterRow.extend({
+  value: z.string().describe("The record's value in base64."),
+  lines: count.optional().describe('Lines that it holds: it can be decoded by now, and be replayed.'),
+  refused: z.object({ reason: z.string(), message: z.string() }).optional().describe('Why it still can not.'),
+})
+export type DeadLetterAnswer = z.infer<typeof deadLetterAnswer>
+
+/** `POST /api/v1/dead-letters/replay`: puts those that can be decoded by now back into Kafka, from where their lines land. */
+export const replayBody = z.strictObject({
+  names: z.array(z.string().min(1).max(512)).max(10_000).optional().describe('Which ones; all where nothing is said.'),
+})
+export type ReplayBody = z.infer<typeof replayBody>
+export const replayAnswer = z.object({
+  replayed: z.array(z.object({ name: z.string(), lines: count })).describe('They are no dead letters any more.'),
+  failed: z
+    .array(z.object({ name: z.string(), reason: z.string(), message: z.string() }))
+    .describe('They stay: they can still not be decoded, or are of another topic.'),
+})
+export type ReplayAnswer = z.infer<typeof replayAnswer>
+
 /** `/api/v1/session`: GET who one is, POST to log in with a token (sets a cookie), DELETE to log out. */
 export const sessionBody = z.strictObject({ token: z.string().min(1).max(1024) })
 export const sessionAnswer = z.object({

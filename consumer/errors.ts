@@ -25,6 +25,8 @@ export const ERRORS = {
   HOUSEKEEPING_FAILED: 'operator',
   RECORDS_EXPIRED: 'operator',
   TOPIC_RECREATED: 'operator',
+  DEAD_LETTER_DROPPED: 'operator',
+  DEAD_LETTERS_EXPIRED: 'operator',
   RECORD_UNDECODABLE: 'sender',
   QUERY_INVALID: 'user',
   REQUEST_INVALID: 'user',
@@ -47,6 +49,7 @@ export const STATUS: Partial<Record<ErrorCode, number>> = {
   NOT_FOUND: 404,
   ASKED_TOO_OFTEN: 429,
   SEARCH_UNAVAILABLE: 503,
+  KAFKA_AWAY: 503,
 }
 
 /** An error of the consumer's own, with words for whoever has to act. */

@@ -4,8 +4,81 @@
  * A pass that fails is told and made again; nothing that lands waits for it.
  */
 import type { Logger } from 'pino'
+import { Calendar } from './calendar.ts'
+import type { Checkpoint } from './checkpoint.ts'
+import { Compression } from './compression.ts'
+import { Compressor } from './compressor.ts'
+import { Days, dayAfter } from './days.ts'
+import type { DeadLetters } from './dead-letters.ts'
+import { disk } from './disk.ts'
+import type { IndexLog } from './index-log.ts'
+import type { Landing } from './landing.ts'
+import type { Layout } from './layout.ts'
+import type { Manifests } from './manifests.ts'
+import type { Metrics } from './metrics.ts'
+import { Retention } from './retention.ts'
+import type { Root } from './root.ts'
+import type { Settings } from './settings.ts'
+import type { Subscriber } from './subscriber.ts'
+import type { Writer } from './writer.ts'
 
 const EVERY_MS = 60_000
+
+export type HousekeepingSources = {
+  root: Root
+  settings: Pick<Settings, 'TZ_FILES' | 'KEEP_DAYS' | 'KEEP_BYTES' | 'COMPRESS' | 'COMPRESS_AFTER'>
+  checkpoint: Checkpoint
+  manifests: Manifests
+  landing: Pick<Landing, 'newest'>
+  writer: Writer
+  index: IndexLog
+  layout: Layout
+  letters: DeadLetters
+  subscriber: Pick<Subscriber, 'meanwhile' | 'checkpointed'>
+  metrics: Pick<Metrics, 'figure'>
+  log: Logger
+}
+
+/** All of it, in order, not yet begun but for what an earlier daemon left unfinished. @throws Error of the file system */
+export function housekeepingOf(sources: HousekeepingSources): Housekeeping {
+  const { root, settings, checkpoint, manifests, landing, writer, index, layout, letters, metrics, log } = sources
+  const { KEEP_DAYS: keepDays } = settings
+  // Apart from landing's, which knows few days and has them at hand.
+  const days = new Days(settings.TZ_FILES)
+  const calendar = new Calendar(days, () => landing.newest, manifests.files.keys())
+  const shared = {
+    root: root.path,
+    ...{ disk, checkpoint, manifests, calendar, writer, log },
+    meanwhile: <T>(work: () => T) => sources.subscriber.meanwhile(work),
+  }
+  const compression = new Compression({
+    ...{ ...shared, state: root.state, as: settings.COMPRESS, after: settings.COMPRESS_AFTER },
+    compressor: new Compressor(),
+  })
+  const retention = new Retention({
+    ...{ ...shared, index, layout, keepDays, keepBytes: settings.KEEP_BYTES },
+    checkpointed: (work) => sources.subscriber.checkpointed(work),
+  })
+  const expire = async (): Promise<void> => {
+    const { today } = calendar
+    if (today !== '') await letters.expire(days.named(dayAfter(today, -keepDays)).start)
+  }
+  const { removed } = retention
+  const { compressed } = compression
+  metrics.figure('files_removed_total', 'Files of days that are not kept any more.', () => removed.files)
+  metrics.figure('bytes_removed_total', 'Bytes that those files took up.', () => removed.bytes)
+  metrics.figure('files_compressed_total', 'Files that were compressed.', () => compressed.files)
+  metrics.figure('compress_text_bytes_total', 'Bytes of text in those files.', () => compressed.before)
+  metrics.figure('compress_stored_bytes_total', 'Bytes that they take up now.', () => compressed.after)
+  metrics.figure('compress_failed_total', 'Files that can not be compressed and stay plain.', () => compressed.failed)
+  metrics.figure('stored_bytes', 'Bytes that all files take up.', () => manifests.stored)
+  metrics.figure('dead_letters', 'Dead letters that are kept.', () => letters.kept.letters)
+  metrics.figure('dead_letters_bytes', 'Bytes that they take up.', () => letters.kept.bytes)
+  metrics.figure('dead_letters_dropped_total', 'Such records as had no room.', () => letters.counts.dropped)
+  metrics.figure('dead_letters_expired_total', 'Dead letters that grew too old.', () => letters.counts.expired)
+  metrics.figure('dead_letters_replayed_total', 'Dead letters that were replayed.', () => letters.counts.replayed)
+  return new Housekeeping({ parts: [() => retention.run(), expire, (stop) => compression.run(stop)], log })
+}
 
 export type HousekeepingOptions = {
   /** Parts of a pass, in their order. Each ends soon once `stop` is aborted. */

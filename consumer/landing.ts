@@ -5,11 +5,10 @@
  * second pass from the same checkpoint writes the same bytes to the same places.
  */
 import type { KafkaMessage } from 'kafkajs'
-import type { Logger } from 'pino'
 import { type Chunk, ChunkError } from '../wire/chunk.ts'
 import { type FetchedRecord, InflateError } from '../wire/deferred-records.ts'
 import { decodeRecord } from '../wire/record.ts'
-import { keepDeadLetter } from './dead-letters.ts'
+import type { DeadLetters } from './dead-letters.ts'
 import type { Hub } from './hub.ts'
 import type { IndexLog } from './index-log.ts'
 import type { Layout } from './layout.ts'
@@ -22,13 +21,11 @@ export type Counts = { records: number; lines: number; doubled: number; misdated
 
 export type LandingOptions = {
   topic: string
-  /** The folder of the root's own state. */
-  state: string
+  letters: Pick<DeadLetters, 'keep'>
   ledger: Ledger
   layout: Layout
   writer: Writer
   index: IndexLog
-  log: Logger
   /** Gets what is handed to the writer. */
   hub?: Pick<Hub, 'take'>
 }
@@ -40,22 +37,20 @@ export class Landing {
   /** When the first lines of the chunks since `takeTimes` were printed, ms since 1970. */
   #times: number[] = []
   #topic: string
-  #state: string
+  #letters: Pick<DeadLetters, 'keep'>
   #ledger: Ledger
   #layout: Layout
   #writer: Writer
   #index: IndexLog
-  #log: Logger
   #hub: Pick<Hub, 'take'> | undefined
 
   constructor(options: LandingOptions) {
     this.#topic = options.topic
-    this.#state = options.state
+    this.#letters = options.letters
     this.#ledger = options.ledger
     this.#layout = options.layout
     this.#writer = options.writer
     this.#index = options.index
-    this.#log = options.log
     this.#hub = options.hub
   }
 
@@ -128,11 +123,7 @@ export class Landing {
 
   #refuse(partition: number, message: KafkaMessage, reason: string, { message: why }: Error): void {
     this.counts.undecodable++
-    const letter = keepDeadLetter(this.#state, { topic: this.#topic, partition, message, reason, text: why })
-    this.#log.error(
-      { code: 'RECORD_UNDECODABLE', topic: this.#topic, partition, offset: message.offset, reason, why, letter },
-      'a record could not be decoded and is kept as a dead letter; its lines are missing from the files',
-    )
+    this.#letters.keep({ topic: this.#topic, partition, message, reason, text: why })
   }
 }
 

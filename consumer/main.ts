@@ -8,16 +8,14 @@ import { Group } from '../wire/group.ts'
 import { kafkaClient } from '../wire/kafka.ts'
 import { SettingsError } from '../wire/settings.ts'
 import type { ConsumerStatus } from './api-schema.ts'
-import { Calendar } from './calendar.ts'
 import { Checkpoint } from './checkpoint.ts'
-import { Compression } from './compression.ts'
-import { Compressor } from './compressor.ts'
 import { Days } from './days.ts'
-import { disk } from './disk.ts'
+import { deadLetterRoutes } from './dead-letter-routes.ts'
+import { DeadLetters } from './dead-letters.ts'
 import { DiskSpace } from './disk-space.ts'
 import { ConsumerError } from './errors.ts'
 import { FileReader } from './file-reader.ts'
-import { Housekeeping } from './housekeeping.ts'
+import { housekeepingOf } from './housekeeping.ts'
 import { httpApi } from './http-api.ts'
 import { Hub } from './hub.ts'
 import { IndexLog } from './index-log.ts'
@@ -32,7 +30,7 @@ import { Manifests } from './manifests.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
 import { readingRoutes } from './reading-routes.ts'
-import { Retention } from './retention.ts'
+import { sender } from './replay.ts'
 import { openRoot } from './root.ts'
 import { RowCache } from './row-cache.ts'
 import { consumerSettings, type Settings } from './settings.ts'
@@ -89,8 +87,9 @@ try {
   })
   checkpoint.watch(() => hub.durable())
   const layout = new Layout(settings.LINE_FORMAT, new Days(settings.TZ_FILES), settings.KEEP_DAYS)
+  const letters = new DeadLetters({ state: root.state, max: settings.DEAD_LETTERS_MAX, log })
   const landing = new Landing({
-    ...{ topic: settings.KAFKA_TOPIC, state: root.state, ledger, layout, writer, index, log, hub },
+    ...{ topic: settings.KAFKA_TOPIC, letters, ledger, layout, writer, index, hub },
   })
   const connect = (requestTimeout?: number) =>
     kafkaClient({
@@ -147,39 +146,9 @@ try {
     landed: (times) => metrics.landed(times),
   })
   const manifests = new Manifests(checkpoint)
-  const calendar = new Calendar(new Days(settings.TZ_FILES), () => landing.newest, manifests.files.keys())
-  const compression = new Compression({
-    root: root.path,
-    state: root.state,
-    ...{ disk, checkpoint, manifests, calendar, writer, log },
-    as: settings.COMPRESS,
-    after: settings.COMPRESS_AFTER,
-    compressor: new Compressor(),
-    meanwhile: (work) => subscriber.meanwhile(work),
+  const housekeeping = housekeepingOf({
+    ...{ root, settings, checkpoint, manifests, landing, writer, index, layout, letters, subscriber, metrics, log },
   })
-  const retention = new Retention({
-    root: root.path,
-    ...{ disk, checkpoint, manifests, calendar, writer, index, layout, log },
-    keepDays: settings.KEEP_DAYS,
-    keepBytes: settings.KEEP_BYTES,
-    checkpointed: (work) => subscriber.checkpointed(work),
-    meanwhile: (work) => subscriber.meanwhile(work),
-  })
-  const housekeeping = new Housekeeping({
-    parts: [() => retention.run(), (stop) => compression.run(stop)],
-    log,
-  })
-  metrics.figure('files_removed_total', 'Files of days that are not kept any more.', () => retention.removed.files)
-  metrics.figure('bytes_removed_total', 'Bytes that those files took up.', () => retention.removed.bytes)
-  metrics.figure('files_compressed_total', 'Files that were compressed.', () => compression.compressed.files)
-  metrics.figure('compress_text_bytes_total', 'Bytes of text in those files.', () => compression.compressed.before)
-  metrics.figure('compress_stored_bytes_total', 'Bytes that they take up now.', () => compression.compressed.after)
-  metrics.figure(
-    'compress_failed_total',
-    'Files that could not be compressed and stay as they are.',
-    () => compression.compressed.failed,
-  )
-  metrics.figure('stored_bytes', 'Bytes that all files take up.', () => manifests.stored)
   const rows = new RowCache({
     ...{ state: root.state, index, files, runs: ledger.state.runs },
     ...{ format: settings.LINE_FORMAT, maxBytes: settings.INDEX_CACHE },
@@ -211,6 +180,7 @@ try {
         ...{ root: realpathSync(root.path), files: checkpoint.state.files },
         ...{ searches: new Slots(settings.SEARCHES_MAX), status },
       }),
+      deadLetterRoutes({ letters, topic: settings.KAFKA_TOPIC, send: sender(connect, settings.KAFKA_TOPIC) }),
     ],
   })
 

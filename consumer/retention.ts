@@ -59,21 +59,28 @@ export class Retention {
 
   constructor(options: RetentionOptions) {
     this.#options = options
-    options.layout.floor = options.checkpoint.state.floor
+    this.#raise(options.checkpoint.state.floor)
   }
 
   /** Removes what is not kept any more. @throws Error of the file system */
   async run(): Promise<void> {
-    const { checkpoint, checkpointed, layout, log } = this.#options
+    const { checkpoint, checkpointed, log } = this.#options
     const floor = this.#floor()
     if (floor > checkpoint.state.floor && this.#daysBefore(floor).length > 0) {
       await checkpointed(() => {
         checkpoint.append({ floor })
-        layout.floor = floor
+        this.#raise(floor)
       })
       log.info({ floor }, 'days before this one are removed')
     }
     for (const day of this.#daysBefore(checkpoint.state.floor)) await this.#remove(day)
+  }
+
+  /** Has nobody look at the days before it any more. */
+  #raise(floor: string): void {
+    const { index, layout } = this.#options
+    layout.floor = floor
+    for (const day of this.#daysBefore(floor)) index.forget(day)
   }
 
   /** The first day that is to be kept. */
@@ -111,7 +118,6 @@ export class Retention {
     const before = { ...this.removed }
     for (let i = 0; i < files.length; i += BATCH) await this.#removeFiles(files.slice(i, i + BATCH))
     await disk.remove(index.pathOf(day)).catch(unlessGone)
-    index.forget(day)
     checkpoint.append({ index: [[day, undefined]] })
     log.info(
       { day, files: this.removed.files - before.files, bytes: this.removed.bytes - before.bytes },

@@ -77,6 +77,11 @@ export const settingsSchema = z.object({
     .describe(
       'Bytes of the disk that stay free: below it nothing more is written, Kafka holds the lines, and it goes on by itself once there is room. Not set: 5 % of the disk, at least 1g.',
     ),
+  DEAD_LETTERS_MAX: byteSize
+    .prefault('64m')
+    .describe(
+      'Bytes that records which could not be decoded may take up; what does not fit is counted, and only Kafka has it.',
+    ),
   OPEN_FILES: count(8, 100_000).default(256).describe('Files that are held open at most.'),
   HTTP_ADDR: address
     .prefault('127.0.0.1:4680')

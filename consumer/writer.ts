@@ -184,7 +184,9 @@ export class Writer {
 
   /** How long each file is, with what waits to be written. */
   get lengths(): Map<string, number> {
-    return new Map(Array.from(this.#files, ([file, { length }]) => [file, length]))
+    // Those that are sealed are what the checkpoint says.
+    const all = [...this.#options.files, ...this.#files]
+    return new Map(all.map(([file, { length }]) => [file, length]))
   }
 
   /**

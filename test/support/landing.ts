@@ -7,6 +7,7 @@ import { join, relative } from 'node:path'
 import pino from 'pino'
 import { Checkpoint, type PartitionState } from '../../consumer/checkpoint.ts'
 import { Days } from '../../consumer/days.ts'
+import { DeadLetters } from '../../consumer/dead-letters.ts'
 import type { Hub } from '../../consumer/hub.ts'
 import { IndexLog } from '../../consumer/index-log.ts'
 import { Landing } from '../../consumer/landing.ts'
@@ -93,12 +94,13 @@ export class Life {
   readonly writer: Writer
   readonly index: IndexLog
   readonly layout: Layout
+  readonly letters: DeadLetters
   readonly landing: Landing
   readonly ledger: Ledger
   #changed = new Map<number, PartitionState>()
 
-  /** @param hub gets what lands */
-  constructor(root: string, openFiles = 4, format: LineFormat = 'text', hub?: Hub) {
+  /** @param hub gets what lands. @param letterBytes what dead letters may take up */
+  constructor(root: string, openFiles = 4, format: LineFormat = 'text', hub?: Hub, letterBytes = 1024 * 1024) {
     const folder = join(root, '.tallyman')
     mkdirSync(folder, { recursive: true })
     this.checkpoint = new Checkpoint(join(folder, 'checkpoint'))
@@ -114,14 +116,14 @@ export class Life {
     })
     this.index = new IndexLog(folder, index)
     this.layout = new Layout(format, new Days('UTC'), 7)
+    this.letters = new DeadLetters({ state: folder, max: letterBytes, log })
     this.landing = new Landing({
       topic: 't',
-      state: folder,
+      letters: this.letters,
       ledger: this.ledger,
       layout: this.layout,
       writer: this.writer,
       index: this.index,
-      log,
       ...(hub && { hub }),
     })
   }

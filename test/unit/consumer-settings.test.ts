@@ -8,6 +8,7 @@ describe("the consumer's settings", () => {
   it('have defaults', () => {
     expect(read({})).toEqual({
       COMPRESS: 'zst',
+      DEAD_LETTERS_MAX: 64 * 1024 * 1024,
       COMPRESS_AFTER: 3_600_000,
       KAFKA_BROKERS: ['127.0.0.1:9092'],
       KAFKA_TOPIC: 'tallyman',

@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest'
 import { ANYBODY, accessTo } from '../../consumer/access.ts'
 import { Checkpoint, type FileState } from '../../consumer/checkpoint.ts'
 import { Days } from '../../consumer/days.ts'
+import { DeadLetters } from '../../consumer/dead-letters.ts'
 import { IndexLog, readIndex } from '../../consumer/index-log.ts'
 import { Landing } from '../../consumer/landing.ts'
 import { Layout } from '../../consumer/layout.ts'
@@ -35,7 +36,9 @@ async function rootWith(
   const register = (files: [string, FileState][]) => checkpoint.append({ files })
   const writer = new Writer({ root: path, files: checkpoint.state.files, openFiles: 4, log, register })
   const layout = new Layout('text', new Days('UTC'), 7)
-  const landing = new Landing({ topic: 't', state, ledger, layout, writer, index, log })
+  const landing = new Landing({
+    ...{ topic: 't', letters: new DeadLetters({ state, max: 1024, log }), ledger, layout, writer, index },
+  })
   for (const [offset, { run, from, to, days = 0, lost, service = 'shop' }] of chunks.entries()) {
     const time = NOON - days * 86_400_000
     const meaning: Meaning = {
