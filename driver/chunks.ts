@@ -34,14 +34,16 @@ export const CHUNK_COSTS: Costs = { line: 14, byte: 1 }
 export class ChunkBuilder {
   /** [0, READ_BYTES) is the reader's, the rest holds the lines' bytes. */
   readonly workspace = new Uint8Array(READ_BYTES + MAX_DATA_BYTES)
+  /** The same bytes: a Buffer is searched ten times as fast. */
+  #searched = Buffer.from(this.workspace.buffer)
   lines = 0
   #bytes = 0
   #budget = 0
   #target = 0
   #costs = CHUNK_COSTS
   #len = new Uint32Array(MAX_LINES)
-  #dt = new Float64Array(MAX_LINES)
   #dt32 = new Int32Array(MAX_LINES)
+  /** Used from the first line on whose time is too far from `t0`. */
   #dt64 = new BigInt64Array(MAX_LINES)
   #src = new Uint8Array(MAX_LINES / 8)
   #flags = new Uint8Array(MAX_LINES)
@@ -99,8 +101,9 @@ export class ChunkBuilder {
       this.#t0Low = timeLow
     }
     const dt = (timeHigh - this.#t0High) * 2 ** 28 + (timeLow - this.#t0Low)
-    this.#dt[i] = dt
-    if (dt > 0x7fff_ffff || dt < -0x8000_0000) this.#wide = true
+    if (!this.#wide && (dt > 0x7fff_ffff || dt < -0x8000_0000)) this.#widen(i)
+    if (this.#wide) this.#dt64[i] = BigInt(dt)
+    else this.#dt32[i] = dt
     this.#len[i] = length
     this.#bytes += length
     const byte = i >> 3
@@ -118,26 +121,22 @@ export class ChunkBuilder {
   seal(): Pick<Chunk, 'first' | 'lines' | 'src' | 't0' | 'dt' | 'len' | 'flags' | 'data'> {
     const lines = this.lines
     const data = this.workspace.subarray(READ_BYTES, READ_BYTES + this.#bytes)
-    for (let at = data.indexOf(NEWLINE); at !== -1; at = data.indexOf(NEWLINE, at)) data[at] = BLANK
+    const searched = this.#searched.subarray(READ_BYTES, READ_BYTES + this.#bytes)
+    for (let at = searched.indexOf(NEWLINE); at !== -1; at = searched.indexOf(NEWLINE, at)) searched[at] = BLANK
     return {
       first: this.#first,
       lines,
       src: this.#src.subarray(0, Math.ceil(lines / 8)),
       t0: lines === 0 ? 0n : (BigInt(this.#t0High) << 28n) + BigInt(this.#t0Low),
-      dt: this.#times(),
+      dt: (this.#wide ? this.#dt64 : this.#dt32).subarray(0, lines),
       len: this.#len.subarray(0, lines),
       flags: this.#flagged ? this.#flags.subarray(0, lines) : undefined,
       data,
     }
   }
 
-  #times(): Int32Array | BigInt64Array {
-    const narrow = this.#dt.subarray(0, this.lines)
-    if (!this.#wide) {
-      this.#dt32.set(narrow)
-      return this.#dt32.subarray(0, this.lines)
-    }
-    for (let i = 0; i < narrow.length; i++) this.#dt64[i] = BigInt(narrow[i]!)
-    return this.#dt64.subarray(0, this.lines)
+  #widen(lines: number): void {
+    for (let i = 0; i < lines; i++) this.#dt64[i] = BigInt(this.#dt32[i]!)
+    this.#wide = true
   }
 }

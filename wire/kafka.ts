@@ -20,14 +20,23 @@ const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = kafkajs
 /** A batch that claims to inflate beyond this is refused by the decompressor. */
 export const MAX_INFLATED_BYTES = 64 * 1024 * 1024
 
-/** Level 1: on logs 3 saves a tenth of the bytes and costs half as much CPU again. */
-const ZSTD_LEVEL = 1
+/**
+ * Level 1: on logs 3 saves a tenth of the bytes and costs half as much CPU again. A window and a table that stay in the processor's
+ * nearest cache cost a sixth less than the level's own.
+ */
+const ZSTD_PARAMS = {
+  [constants.ZSTD_c_compressionLevel]: 1,
+  [constants.ZSTD_c_windowLog]: 18,
+  [constants.ZSTD_c_hashLog]: 14,
+}
 
 /**
- * Output is allocated in pieces of this size at most. Node's own 16 KiB make a batch of logs some dozens of them, each with a turn
- * through the thread pool and a copy when they are put together.
+ * What zstd makes of so many bytes at most (ZSTD_compressBound, and one more so that the output is never full). Given that much at
+ * once, and told how much comes, it works from where the bytes lie: else it copies them into a window of its own first, and each
+ * piece of output is a turn through the thread pool.
  */
-const COMPRESSED_PIECE_BYTES = 128 * 1024
+const compressedBound = (bytes: number): number => bytes + (bytes >> 8) + 65
+
 const inflatedPieceBytes = (compressed: number): number => Math.min(Math.max(16 * compressed, 16 * 1024), 1024 * 1024)
 
 /** Up to here compressing is done at once: some 30 µs, a third of what handing it to another thread takes. */
@@ -61,8 +70,9 @@ const gzip = CompressionCodecs[CompressionTypes.GZIP]!()
 CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   compress: async ({ buffer }: { buffer: Buffer }) => {
     const options = {
-      chunkSize: Math.max(1024, Math.min(buffer.length, COMPRESSED_PIECE_BYTES)),
-      params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
+      chunkSize: Math.max(1024, compressedBound(buffer.length)),
+      pledgedSrcSize: buffer.length,
+      params: ZSTD_PARAMS,
     }
     return buffer.length <= SMALL_BYTES ? zstdCompressSync(buffer, options) : compress(buffer, options)
   },

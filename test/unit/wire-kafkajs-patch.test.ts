@@ -10,6 +10,7 @@ const Encoder = require('kafkajs/src/protocol/encoder')
 const Decoder = require('kafkajs/src/protocol/decoder')
 const Record = require('kafkajs/src/protocol/recordBatch/record/v0')
 const { RecordBatch } = require('kafkajs/src/protocol/recordBatch/v0')
+const crc32C = require('kafkajs/src/protocol/recordBatch/crc32C')
 const decodeBatch = require('kafkajs/src/protocol/recordBatch/v0/decoder')
 
 const silent = { namespace: () => silent, debug: () => {}, warn: () => {} }
@@ -73,6 +74,26 @@ describe('kafkajs, patched', () => {
     for (const piece of pieces) connection.processData(piece)
     expect(payloads).toEqual([1, 2, 3].map((byte, i) => Buffer.alloc([200_000, 5, 200_000][i]!, byte)))
     expect(pieces.map(({ buffer }) => (buffer as ArrayBuffer).detached)).toEqual([false, true, true, true, true])
+  })
+
+  it.each([['zstd'], ['gzip'], ['none']] as const)(
+    'a record batch, %s, is as long as it says and has the checksum of its bytes',
+    async (name) => {
+      const records = ['one', 'two'].map((value, i) =>
+        Record({ key: Buffer.from('k'), value: Buffer.from(value), offsetDelta: i }),
+      )
+      const compression = COMPRESSIONS[name]
+      const { buffer } = await RecordBatch({ compression, records, lastOffsetDelta: 1 })
+      expect(buffer.readInt32BE(8)).toBe(buffer.length - 12)
+      expect(buffer.readUInt32BE(17)).toBe(crc32C(buffer.subarray(21)))
+      expect(buffer.readInt32BE(57)).toBe(2)
+      const decoded = await decodeBatch(new Decoder(buffer))
+      expect(decoded.records.map(({ value }: { value: Buffer }) => value.toString())).toEqual(['one', 'two'])
+    },
+  )
+
+  it('the checksum is that of RFC 3720', () => {
+    expect(crc32C(Buffer.from('123456789'))).toBe(0xe306_9283)
   })
 
   it('a buffer from the pool is left alone', () => {
