@@ -22,6 +22,17 @@ export const accessTo = (name: string, services: readonly string[]): Access => (
   may: globMatcher(services),
 })
 
+/** What both `access` and the globs allow. */
+export function narrowed(access: Access, services: readonly string[]): Access {
+  const may = globMatcher(services)
+  return {
+    name: access.name,
+    // Two who have the same globs may read the same: some share what was read for the other.
+    services: access.services.includes('*') ? services : [...access.services, `& ${JSON.stringify(services)}`],
+    may: (service) => access.may(service) && may(service),
+  }
+}
+
 /** Whoever can reach a consumer that asks for no token. */
 export const ANYBODY = accessTo('anybody', ['*'])
 

@@ -118,6 +118,8 @@ export const progressEvent = z.object({
   matched: count,
   queued: count.optional().describe('So many searches are served first.'),
 })
+export type EndEvent = z.infer<typeof endEvent>
+export type ProgressEvent = z.infer<typeof progressEvent>
 export const separatorEvent = z
   .object({ type: z.literal('separator') })
   .describe('The lines on either side do not adjoin.')

@@ -37,6 +37,7 @@ export const ERRORS = {
   SEARCH_UNAVAILABLE: 'operator',
   CLAIM_REFUSED: 'time',
   KAFKA_AWAY: 'time',
+  PEER_AWAY: 'time',
 } as const satisfies Record<string, Actor>
 
 export type ErrorCode = keyof typeof ERRORS

@@ -14,9 +14,11 @@ import cookie from '@fastify/cookie'
 import rateLimit, { type CreateRateLimitOptions } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Logger } from 'pino'
-import { type Access, ANYBODY, NOBODY } from './access.ts'
+import { z } from 'zod'
+import { type Access, ANYBODY, NOBODY, narrowed } from './access.ts'
 import { ConsumerError } from './errors.ts'
 import { isLoopback } from './loopback.ts'
+import { HOP, HOP_SERVICES } from './peers.ts'
 import type { Sessions } from './sessions.ts'
 import type { Bearer, Tokens } from './tokens.ts'
 
@@ -64,7 +66,7 @@ export async function guard(
     keyGenerator: ({ access, ip }) => (access === NOBODY ? ip : `token ${access.name}`),
   }
   const limit = requests === 0 ? undefined : api.createRateLimit(limits)
-  const open = new Map<FastifyRequest, { reply: FastifyReply; caller: string; key: string | undefined }>()
+  const open = new Map<FastifyRequest, { reply: FastifyReply; caller: string; bearer: Bearer | undefined }>()
 
   const identify = (request: FastifyRequest): Bearer | undefined => {
     const header = /^Bearer +(\S{1,1024})$/i.exec(request.headers.authorization ?? '')
@@ -74,11 +76,9 @@ export async function guard(
   }
   // A token that was taken away, or reads less than before, reads no further.
   tokens?.onChange(() => {
-    for (const [request, { reply, key }] of open) {
-      const bearer = identify(request)
-      if (bearer?.key !== key || bearer?.access.services.join('\0') !== request.access.services.join('\0')) {
-        reply.raw.destroy()
-      }
+    const scope = (bearer: Bearer | undefined) => JSON.stringify([bearer?.key, bearer?.access.services])
+    for (const [request, { reply, bearer }] of open) {
+      if (scope(identify(request)) !== scope(bearer)) reply.raw.destroy()
     }
   })
 
@@ -91,7 +91,11 @@ export async function guard(
     if (!tokens) refuseForeignNames(request)
     const bearer = tokens && identify(request)
     request.access = tokens ? (bearer?.access ?? NOBODY) : ANYBODY
-    const limited = await limit?.(request)
+    const hop = request.headers[HOP]
+    if (hop !== undefined && request.access !== NOBODY) request.access = narrowed(request.access, hopServices(request))
+    // A peer asks on behalf of its callers, each of whom is held to the limits there.
+    const isPeer = hop !== undefined && (tokens === undefined || bearer?.peer === true)
+    const limited = isPeer ? undefined : await limit?.(request)
     if (limited && !limited.isAllowed && limited.isExceeded) {
       reply.header('retry-after', limited.ttlInSeconds)
       const message = `more than ${limited.max} requests in a minute; ask again in ${limited.ttlInSeconds} s (the consumer's setting RATE_LIMIT says how many may be)`
@@ -105,13 +109,13 @@ export async function guard(
       throw new ConsumerError('TOKEN_REFUSED', `${what}; send one that TOKENS_FILE lists as Authorization: Bearer …`)
     }
     if (config.stream) {
-      const caller = tokens ? request.access.name : request.ip
+      const caller = isPeer ? `peer ${hop}` : tokens ? `token ${request.access.name}` : request.ip
       const others = open.values().filter((one) => one.caller === caller)
-      if (others.toArray().length >= streams) {
+      if (!isPeer && others.toArray().length >= streams) {
         const message = `${streams} streams are open already; close one (the consumer's setting STREAMS_MAX says how many may be)`
         throw new ConsumerError('ASKED_TOO_OFTEN', message)
       }
-      open.set(request, { reply, caller, key: bearer?.key })
+      open.set(request, { reply, caller, bearer })
       reply.raw.once('close', () => open.delete(request))
     }
   })
@@ -141,6 +145,16 @@ function refuseForeignPages(request: FastifyRequest, open: boolean): void {
   }
 }
 
+/** @throws ConsumerError for what is no list of globs */
+function hopServices({ headers: { [HOP_SERVICES]: said } }: FastifyRequest): string[] {
+  if (said === undefined) return ['*']
+  try {
+    return z.array(z.string()).parse(JSON.parse(decodeURIComponent(String(said))))
+  } catch {
+    throw new ConsumerError('QUERY_INVALID', `${HOP_SERVICES}: must be a JSON array of globs, percent-encoded`)
+  }
+}
+
 /** @throws ConsumerError where the consumer is called by a name that is not this machine's own */
 function refuseForeignNames({ headers: { host = 'localhost' } }: FastifyRequest): void {
   const name = URL.parse(`http://${host}`)?.hostname.replace(/^\[|\]$/g, '') ?? ''
@@ -152,5 +166,7 @@ function refuseForeignNames({ headers: { host = 'localhost' } }: FastifyRequest)
 
 /** Who did what, as a line of the log. */
 export function audit(log: Pick<Logger, 'info'>, request: FastifyRequest, what: Record<string, unknown>): void {
-  log.info({ ...what, who: request.access.name, address: request.ip, path: request.routeOptions.url }, 'audit')
+  const { access, ip: address, headers, routeOptions } = request
+  const by = headers[HOP] === undefined ? {} : { peer: headers[HOP] }
+  log.info({ ...what, who: access.name, ...by, address, path: routeOptions.url }, 'audit')
 }

@@ -30,11 +30,15 @@ import { NOBODY } from './access.ts'
 import { type ApiError, apiError } from './api-schema.ts'
 import { type CertificateFiles, readCertificate, renewCertificate } from './certificate.ts'
 import { ConsumerError, type ErrorCode, STATUS } from './errors.ts'
+import { fanOut, type RunsOf } from './fan-out.ts'
 import { guard } from './guard.ts'
 import { page } from './page.ts'
+import { CONSUMER, HOP, PeerError, PeerRefusal, type Peers } from './peers.ts'
 import { sessionRoutes } from './session-routes.ts'
 import { Sessions } from './sessions.ts'
 import type { Tokens } from './tokens.ts'
+
+const PREFIX = '/api/v1'
 
 const HEAD_MS = 10_000
 const REQUEST_MS = 30_000
@@ -54,6 +58,8 @@ export type HttpSources = {
   routes: readonly FastifyPluginAsyncZod[]
   /** Undefined: whoever reaches the consumer may read everything. */
   tokens?: Tokens | undefined
+  /** Who else there is, where there are several consumers, and what is known here of runs that a question is about. */
+  several?: { peers: Peers; runsOf: RunsOf } | undefined
   /** Undefined: HTTP without TLS. */
   certificate?: CertificateFiles | undefined
   /** Requests a minute of one caller; 0: any number. */
@@ -70,7 +76,18 @@ export type HttpSources = {
 
 /** The server, not yet listening. */
 export async function httpApi(sources: HttpSources): Promise<FastifyInstance> {
-  const { log, trouble, metrics, routes, tokens, certificate, requests = 0, streams = 64, pageFolder } = sources
+  const {
+    log,
+    trouble,
+    metrics,
+    routes,
+    tokens,
+    several,
+    certificate,
+    requests = 0,
+    streams = 64,
+    pageFolder,
+  } = sources
   const { head, request, checkedEvery } = sources.patience ?? {
     ...{ head: HEAD_MS, request: REQUEST_MS, checkedEvery: CHECKED_EVERY_MS },
   }
@@ -97,6 +114,12 @@ export async function httpApi(sources: HttpSources): Promise<FastifyInstance> {
     throw new ConsumerError('NOT_FOUND', 'there is nothing here; /api/v1/openapi.json says what there is')
   })
   await api.register(helmet, HEADERS)
+  if (several) {
+    const { name, uuid } = several.peers.self
+    api.addHook('onRequest', async ({ headers }, reply) => {
+      if (headers[HOP] !== undefined) reply.header(CONSUMER, `${name} ${uuid}`)
+    })
+  }
   const sessions = tokens && new Sessions(tokens)
   await guard(api, { log, tokens, sessions, requests, streams })
   await api.register(swagger, {
@@ -133,10 +156,11 @@ export async function httpApi(sources: HttpSources): Promise<FastifyInstance> {
           route.schema.response = { '4xx': apiError, '5xx': apiError, ...(route.schema.response as object) }
         }
       })
+      if (several) fanOut(v1, PREFIX, several.peers, several.runsOf)
       v1.get('/openapi.json', { schema: { hide: true } }, async () => api.swagger())
       for (const route of [sessionRoutes(sessions, log), ...routes]) await v1.register(route)
     },
-    { prefix: '/api/v1' },
+    { prefix: PREFIX },
   )
   await api.register(page(pageFolder))
   return api
@@ -182,6 +206,8 @@ function refuse(
   if (error instanceof ConsumerError && STATUS[error.code] !== undefined) {
     return say(STATUS[error.code]!, error.code, error.message)
   }
+  if (error instanceof PeerRefusal) return reply.code(error.status).send(error.answer)
+  if (error instanceof PeerError) return say(502, 'PEER_AWAY', error.message)
   const { statusCode = 500 } = error as Partial<FastifyError>
   if (statusCode >= 400 && statusCode < 500) return say(statusCode, 'REQUEST_INVALID', error.message)
   log.error({ err: error, method: request.method, path: request.routeOptions?.url }, 'a request was not answered')

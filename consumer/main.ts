@@ -7,13 +7,14 @@ import pkg from '../package.json' with { type: 'json' }
 import { Group } from '../wire/group.ts'
 import { kafkaClient } from '../wire/kafka.ts'
 import { SettingsError } from '../wire/settings.ts'
-import type { ConsumerStatus } from './api-schema.ts'
+import type { ConsumerStatus, RunRow } from './api-schema.ts'
 import { Checkpoint } from './checkpoint.ts'
 import { Days } from './days.ts'
 import { deadLetterRoutes } from './dead-letter-routes.ts'
 import { DeadLetters } from './dead-letters.ts'
 import { DiskSpace } from './disk-space.ts'
 import { ConsumerError } from './errors.ts'
+import type { RunsOf } from './fan-out.ts'
 import { FileReader } from './file-reader.ts'
 import { housekeepingOf } from './housekeeping.ts'
 import { httpApi } from './http-api.ts'
@@ -22,13 +23,14 @@ import { IndexLog } from './index-log.ts'
 import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
 import { expiredOf, Ledger } from './ledger.ts'
-import { countOf } from './ledger-api.ts'
+import { answerLedger, countOf } from './ledger-api.ts'
 import { kafkaLedgerLog } from './ledger-log.ts'
 import { ledgerRoutes } from './ledger-routes.ts'
 import { LedgerTopic } from './ledger-topic.ts'
 import { Manifests } from './manifests.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
+import { Peers } from './peers.ts'
 import { readingRoutes } from './reading-routes.ts'
 import { sender } from './replay.ts'
 import { openRoot } from './root.ts'
@@ -154,10 +156,11 @@ try {
     ...{ format: settings.LINE_FORMAT, maxBytes: settings.INDEX_CACHE },
   })
   const text = new FileReader({ root: root.path, files: checkpoint.state.files })
+  const self = { name: settings.CONSUMER_NAME ?? hostname(), uuid: root.uuid }
   const status = (): ConsumerStatus => {
     const reason = subscriber.trouble
     return {
-      ...{ name: hostname(), root: root.uuid, version: pkg.version },
+      ...{ name: self.name, root: root.uuid, version: pkg.version },
       ...{ ready: reason === undefined, ...(reason !== undefined && { reason }) },
       lag: subscriber.lag.reduce((sum, [, records]) => sum + records, 0),
       ...{ timeZone: settings.TZ_FILES, lineFormat: settings.LINE_FORMAT, keepDays: settings.KEEP_DAYS },
@@ -165,12 +168,20 @@ try {
     }
   }
   const { TOKENS_FILE, TLS_CERT_FILE, TLS_KEY_FILE } = settings
+  const peers = new Peers({
+    urls: settings.PEERS,
+    tokenFile: settings.PEERS_TOKEN_FILE,
+    self,
+  })
+  const runsOf: RunsOf = (query, { may }) =>
+    answerLedger(ledger.state, { ...query, by: 'run' }, may, Date.now()).rows as RunRow[]
   const api = await httpApi({
     log,
     tokens: TOKENS_FILE ? new Tokens(TOKENS_FILE, log) : undefined,
     certificate: TLS_CERT_FILE && TLS_KEY_FILE ? { cert: TLS_CERT_FILE, key: TLS_KEY_FILE } : undefined,
     requests: settings.RATE_LIMIT,
     streams: settings.STREAMS_MAX,
+    several: { peers, runsOf },
     trouble: () => subscriber.trouble,
     metrics: metrics.registry,
     routes: [

@@ -1,4 +1,5 @@
 /** The consumer's settings, from its environment. */
+import { readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { filePath } from '../wire/security.ts'
 import {
@@ -6,6 +7,7 @@ import {
   byteSize,
   commonSettings,
   duration,
+  list,
   readSettings,
   SettingsError,
   topicName,
@@ -28,6 +30,14 @@ const timeZone = z.string().refine(
     }
   },
   { error: 'must be an IANA time zone such as UTC or Europe/Berlin' },
+)
+
+const urls = list.refine(
+  (items) =>
+    items.every(
+      (item) => ['http:', 'https:'].includes(URL.parse(item)?.protocol ?? '') && URL.parse(item)?.pathname === '/',
+    ),
+  { error: 'must be an address such as https://logs-2:4680, several with commas between' },
 )
 
 export const settingsSchema = z.object({
@@ -106,6 +116,17 @@ export const settingsSchema = z.object({
   INDEX_CACHE: byteSize
     .prefault('128m')
     .describe('Memory for the index of days that are read; a day of a larger index is read anew for each question.'),
+  CONSUMER_NAME: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]{1,64}$/, { error: 'must be 1 to 64 letters, digits and . _ -' })
+    .optional()
+    .describe('What this consumer is called among several. Not set: the name of its host.'),
+  PEERS: urls
+    .prefault('')
+    .describe(
+      'Addresses of the other consumers ([several consumers](operate.md#several-consumers)), such as https://logs-2:4680, commas between: this one answers for all. Its own may be among them.',
+    ),
+  PEERS_TOKEN_FILE: filePath.describe('File with the token that those let in.'),
 })
 
 export type Settings = z.infer<typeof settingsSchema>
@@ -115,14 +136,21 @@ export type Settings = z.infer<typeof settingsSchema>
  * @throws SettingsError naming every mistake
  */
 export function consumerSettings(env: Readonly<Record<string, string | undefined>>): Settings {
-  const settings = readSettings(settingsSchema, env, ['KAFKA_', 'TLS_', 'TOKENS_', 'TOKEN_FILE'])
+  const settings = readSettings(settingsSchema, env, ['KAFKA_', 'TLS_', 'TOKENS_', 'TOKEN_FILE', 'PEER'])
   const problems = httpProblems(settings)
   if (problems.length > 0) throw new SettingsError(problems)
   return settings
 }
 
 /** What the settings of HTTP, each of them allowed, say that does not go together, or name that can't be used. */
-function httpProblems({ HTTP_ADDR: { host, port }, TOKENS_FILE, TLS_CERT_FILE, TLS_KEY_FILE }: Settings): string[] {
+function httpProblems(settings: Settings): string[] {
+  const {
+    HTTP_ADDR: { host, port },
+    TOKENS_FILE,
+    TLS_CERT_FILE,
+    TLS_KEY_FILE,
+    PEERS_TOKEN_FILE,
+  } = settings
   const problems: string[] = []
   const attempt = (use: () => void) => {
     try {
@@ -140,5 +168,12 @@ function httpProblems({ HTTP_ADDR: { host, port }, TOKENS_FILE, TLS_CERT_FILE, T
   if (!TLS_CERT_FILE !== !TLS_KEY_FILE)
     problems.push('TLS_CERT_FILE and TLS_KEY_FILE go together; one of them is missing')
   if (TLS_CERT_FILE && TLS_KEY_FILE) attempt(() => readCertificate({ cert: TLS_CERT_FILE, key: TLS_KEY_FILE }))
+  if (PEERS_TOKEN_FILE) {
+    try {
+      readFileSync(PEERS_TOKEN_FILE)
+    } catch (error) {
+      problems.push(`PEERS_TOKEN_FILE=${PEERS_TOKEN_FILE} can't be read: ${(error as Error).message}`)
+    }
+  }
   return problems
 }

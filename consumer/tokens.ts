@@ -3,7 +3,7 @@
  *
  *   {"name": "ci", "sha256": "9f86d0…", "services": ["shop", "bank-*"]}
  *
- * blank lines and lines that begin with # left out. The file holds a hash of each token, and nobody but its bearer has the token.
+ * (and `"peer": true` for another consumer, which asks on behalf of its own callers), blank lines and lines that begin with # left out. The file holds a hash of each token, and nobody but its bearer has the token.
  * SHA-256 and no password hash: a token is 32 random bytes, which nobody finds by trying, whereas a slow hash of whatever a
  * stranger sends would keep the consumer busy.
  *
@@ -32,6 +32,7 @@ const entry = z.strictObject({
     .regex(/^[0-9a-f]{64}$/i, { error: "must be the token's SHA-256, 64 hexadecimal digits" })
     .transform((hex) => hex.toLowerCase()),
   services: z.array(z.string().max(4096)),
+  peer: z.boolean().optional(),
 })
 export type TokenEntry = z.infer<typeof entry>
 
@@ -78,7 +79,7 @@ export function readTokens(path: string): TokenEntry[] {
 }
 
 /** A token that is let in: `key` stands for it while the consumer runs. */
-export type Bearer = { key: string; access: Access }
+export type Bearer = { key: string; access: Access; peer: boolean }
 
 export class Tokens implements Disposable {
   #path: string
@@ -94,8 +95,9 @@ export class Tokens implements Disposable {
   constructor(path: string, log: Pick<Logger, 'info' | 'warn'>, everyMs?: number) {
     this.#path = path
     this.#log = log
-    this.#read()
+    // Before it is read: what changes from then on is read again.
     this.#stopWatching = watchFiles([path], () => this.#reload(), everyMs)
+    this.#read()
   }
 
   /** @returns whose token it is */
@@ -121,8 +123,8 @@ export class Tokens implements Disposable {
   }
 
   #read(): void {
-    this.#bearers = readTokens(this.#path).map(({ name, sha256, services }) => ({
-      ...{ key: sha256, hash: Buffer.from(sha256, 'hex') },
+    this.#bearers = readTokens(this.#path).map(({ name, sha256, services, peer = false }) => ({
+      ...{ key: sha256, hash: Buffer.from(sha256, 'hex'), peer },
       access: accessTo(name, services),
     }))
   }

@@ -141,8 +141,11 @@ for folder in shop/web shop/migration billing/worker; do
 done
 cat <<TEXT
 
-Log a container of your own:  docker run --log-driver tallyman --log-opt service=NAME --log-opt module=NAME IMAGE
-Watch it:                     tail -F $TALLYMAN_ROOT/NAME/NAME/*.log
+Read it all in a browser:     http://127.0.0.1:4680/
+or in a terminal:             docker exec -it tallyman-consumer tallyman tail 'shop/*'
+                              docker exec tallyman-consumer tallyman grep -i error '*/worker'
+                              tail -F $TALLYMAN_ROOT/shop/web/*.log
 Did we lose any?              docker exec tallyman-consumer tallyman verify
+Log a container of your own:  docker run --log-driver tallyman --log-opt service=NAME --log-opt module=NAME IMAGE
 Stop all of this:             make down     (the files stay)
 TEXT

@@ -11,6 +11,9 @@ import { temporaryFolder } from './folder.ts'
 /** How often changed files are looked for, ms. */
 export const LOOK_MS = 10
 
+/** A token by this name is another consumer's. */
+export const PEER = 'peer'
+
 /** Tokens by their names, and what they may read. */
 export type TokenNames = Record<string, readonly string[]>
 
@@ -28,7 +31,7 @@ export class TokensFile {
     const lines = Object.entries(names).map(([name, services]) => {
       const made = this.#made.get(name) ?? newToken(name, services)
       this.#made.set(name, made)
-      return JSON.stringify({ ...JSON.parse(made.line), services })
+      return JSON.stringify({ ...JSON.parse(made.line), services, ...(name === PEER && { peer: true }) })
     })
     writeFileSync(this.path, `# who may read what\n\n${lines.join('\n')}\n`)
   }
@@ -45,10 +48,13 @@ export class Api implements AsyncDisposable {
   readonly tokens: TokensFile
   #stack: AsyncDisposableStack
 
-  /** @param names undefined: no token is needed */
-  static async create(names?: TokenNames, sources: Partial<HttpSources> = {}): Promise<Api> {
+  /**
+   * @param names undefined: no token is needed
+   * @param shared the file of another one, which has the same tokens
+   */
+  static async create(names?: TokenNames, sources: Partial<HttpSources> = {}, shared?: TokensFile): Promise<Api> {
     await using stack = new AsyncDisposableStack()
-    const file = new TokensFile(stack.use(temporaryFolder()).path, names ?? {})
+    const file = shared ?? new TokensFile(stack.use(temporaryFolder()).path, names ?? {})
     const lines: Record<string, unknown>[] = []
     const log = pino({}, { write: (line) => lines.push(JSON.parse(line)) })
     const tokens = names && stack.use(new Tokens(file.path, log, LOOK_MS))

@@ -24,6 +24,7 @@ describe("the consumer's settings", () => {
       LINE_FORMAT: 'text',
       KEEP_DAYS: 7,
       OPEN_FILES: 256,
+      PEERS: [],
       HTTP_ADDR: { host: '127.0.0.1', port: 4680 },
       RATE_LIMIT: 3000,
       STREAMS_MAX: 64,

@@ -1,0 +1,438 @@
+/**
+ * Streams of several consumers made into one.
+ *
+ * Invariants
+ * - A consumer that breaks off or goes away is told as missing, and the others go on.
+ * - What a reader does not take is not asked for: nothing is read ahead of it but a batch of each consumer, and a tail's HELD_BYTES.
+ * - Lines of history are in the order of time, whatever each consumer's pace is. Matches of a search are in the order of their days and
+ *   files as far as they come together, because one consumer may search for long without finding anything.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { EndEvent, Gap, Line, LinesEvent, ProgressEvent, SearchEvent, TailEvent } from './api-schema.ts'
+import { qualified } from './merge-answers.ts'
+
+/** What one of several consumers says. `events` may throw: that is its end. */
+export type Feed<E> = {
+  /** May get known only when it says something. */
+  readonly name: string
+  events: AsyncGenerator<E[]>
+}
+
+/** A search's matches wait so long for earlier ones of others, ms. */
+const SEARCH_HOLD_MS = 250
+/** And a tail's lines, beyond what each consumer holds them itself. */
+export const TAIL_HOLD_MS = 100
+/** A tail's history is waited for so long, ms. */
+const HISTORY_MS = 15_000
+/** Lines that a tail holds at most, and the last lines of a range. */
+const HELD_BYTES = 16 * 1024 * 1024
+const LAST_BYTES = 64 * 1024 * 1024
+const BATCH = 1_000
+
+const SEPARATOR: SearchEvent = { type: 'separator' }
+
+const qualifiedLine = (name: string, line: Line): Line => ({
+  ...line,
+  at: qualified(name, line.at),
+  file: qualified(name, line.file),
+})
+
+/** One feed, event by event, with what it said of itself. */
+class Cursor<E extends { type: string }> {
+  /** What was not told yet; undefined: it has to be waited for. */
+  head: E | undefined
+  ended = false
+  #feed: Feed<E>
+  #batch: E[] = []
+  #at = 0
+  #partial: Gap[]
+  #more: Promise<void> | undefined
+
+  /** @param partial gets why it broke off */
+  constructor(feed: Feed<E>, partial: Gap[]) {
+    this.#feed = feed
+    this.#partial = partial
+  }
+
+  get name(): string {
+    return this.#feed.name
+  }
+
+  /** The next event becomes the head, where it has come already. */
+  advance(): void {
+    this.head = this.#batch[this.#at++]
+  }
+
+  /** Resolves once there is a head, or it has ended. */
+  more(): Promise<void> {
+    this.#more ??= this.#wait().finally(() => {
+      this.#more = undefined
+    })
+    return this.#more
+  }
+
+  async #wait(): Promise<void> {
+    while (!this.head && !this.ended) {
+      try {
+        const { done, value } = await this.#feed.events.next()
+        if (done) throw new Error('it broke off')
+        this.#batch = value
+        this.#at = 0
+        this.advance()
+      } catch (error) {
+        this.#partial.push({ consumer: this.name, message: (error as Error).message })
+        this.ended = true
+      }
+    }
+  }
+
+  /** It has said all. */
+  end(): void {
+    this.head = undefined
+    this.ended = true
+  }
+
+  async close(): Promise<void> {
+    this.ended = true
+    // It may wait for what never comes; who made it ends that.
+    this.#feed.events.return(undefined).catch(() => {})
+  }
+}
+
+/** What the ends of all come to. */
+class Ending {
+  limited = false
+  readonly partial: Gap[] = []
+  lines = 0
+
+  add(name: string, { limited, partial }: EndEvent): void {
+    this.limited ||= limited
+    this.partial.push(...partial.map((gap) => ({ consumer: name, ...gap })))
+  }
+
+  get event(): EndEvent {
+    return { type: 'end', lines: this.lines, limited: this.limited, partial: this.partial }
+  }
+}
+
+/** `GET /lines`: all in the order of time; with `last`, the last of them. */
+export async function* mergeLines(
+  feeds: readonly Feed<LinesEvent>[],
+  { limit, last }: { limit: number; last: boolean },
+): AsyncGenerator<LinesEvent[]> {
+  const ending = new Ending()
+  const tail = new Last(limit)
+  let batch: LinesEvent[] = []
+  try {
+    for await (const line of inOrderOfTime(feeds, ending)) {
+      if (last) {
+        tail.add(line)
+        continue
+      }
+      if (ending.lines === limit) {
+        ending.limited = true
+        break
+      }
+      ending.lines++
+      batch.push(line)
+      if (batch.length < BATCH) continue
+      yield batch
+      batch = []
+    }
+    if (last) {
+      ending.limited ||= tail.dropped
+      ending.lines = tail.lines.length
+      batch = tail.lines
+    }
+  } finally {
+    for (const { events } of feeds) events.return(undefined).catch(() => {})
+  }
+  yield [...batch, ending.event]
+}
+
+async function* inOrderOfTime(feeds: readonly Feed<LinesEvent>[], ending: Ending): AsyncGenerator<Line> {
+  const cursors = feeds.map((feed) => new Cursor(feed, ending.partial))
+  for (;;) {
+    if (cursors.some(({ head, ended }) => !head && !ended)) await Promise.all(cursors.map((cursor) => cursor.more()))
+    let first: Cursor<LinesEvent> | undefined
+    let least = Number.POSITIVE_INFINITY
+    for (const cursor of cursors) {
+      if (cursor.head?.type === 'end') {
+        ending.add(cursor.name, cursor.head)
+        cursor.end()
+      } else if (cursor.head?.type === 'line') {
+        const time = Date.parse(cursor.head.time)
+        if (time >= least) continue
+        least = time
+        first = cursor
+      }
+    }
+    if (!first) return
+    yield qualifiedLine(first.name, first.head as Line)
+    first.advance()
+  }
+}
+
+/** The last lines of those that were added, of a number and of bytes. */
+class Last {
+  dropped = false
+  #limit: number
+  #lines: Line[] = []
+  #from = 0
+  #bytes = 0
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  get lines(): Line[] {
+    return this.#lines.slice(this.#from)
+  }
+
+  add(line: Line): void {
+    this.#lines.push(line)
+    this.#bytes += line.line.length
+    while (this.#lines.length - this.#from > this.#limit || this.#bytes > LAST_BYTES) {
+      this.#bytes -= this.#lines[this.#from++]!.line.length
+      this.dropped = true
+    }
+    if (this.#from < this.#limit) return
+    this.#lines = this.#lines.slice(this.#from)
+    this.#from = 0
+  }
+}
+
+/** `GET /search` */
+export async function* mergeSearches(
+  feeds: readonly Feed<SearchEvent>[],
+  { limit, last, before, after }: { limit: number; last: boolean; before: number; after: number },
+  holdMs = SEARCH_HOLD_MS,
+): AsyncGenerator<SearchEvent[]> {
+  const ending = new Ending()
+  const cursors = feeds.map((feed) => new Cursor(feed, ending.partial))
+  const progress = new Map<Cursor<SearchEvent>, ProgressEvent>()
+  const inContext = before + after > 0
+  let current: Cursor<SearchEvent> | undefined
+  let separated = true
+  let since = performance.now()
+  try {
+    for (;;) {
+      let out: SearchEvent[] = []
+      for (const cursor of cursors) {
+        for (let head = cursor.head; head && head.type !== 'line'; head = cursor.head) {
+          if (head.type === 'separator') separated ||= cursor === current
+          else if (head.type === 'count') {
+            ending.lines += head.lines
+            out.push({ ...head, file: qualified(cursor.name, head.file) })
+          } else if (head.type === 'progress') progress.set(cursor, head)
+          else ending.add(cursor.name, head)
+          if (head.type === 'progress') out = [...out.filter(({ type }) => type !== 'progress'), total(progress)]
+          if (head.type === 'end') cursor.end()
+          else cursor.advance()
+        }
+      }
+      if (out.length > 0) yield out
+      const ready = cursors.filter(({ head }) => head)
+      const waiting = cursors.filter(({ head, ended }) => !head && !ended)
+      if (ready.length === 0 && waiting.length === 0) break
+      const patience = since + holdMs - performance.now()
+      if (waiting.length > 0 && (ready.length === 0 || patience > 0)) {
+        const heads = waiting.map((cursor) => cursor.more())
+        if (ready.length === 0) {
+          await Promise.race(heads)
+          since = performance.now()
+        } else {
+          const timer = new AbortController()
+          await Promise.race([...heads, sleep(patience, undefined, { signal: timer.signal }).catch(() => {})])
+          timer.abort()
+        }
+        continue
+      }
+      // Whoever is in the middle of a match's context goes on with it.
+      const going = inContext && !separated && current?.head ? current : undefined
+      const first = going ?? ready.reduce((best, cursor) => (isBefore(cursor, best, last) ? cursor : best))
+      const events: SearchEvent[] = []
+      if (inContext && ending.lines > 0 && (separated || first !== current)) events.push(SEPARATOR)
+      current = first
+      separated = false
+      while (first.head?.type === 'line') {
+        if (!first.head.context && ending.lines === limit) {
+          ending.limited = true
+          break
+        }
+        if (!first.head.context) ending.lines++
+        events.push(qualifiedLine(first.name, first.head))
+        const { file } = first.head
+        first.advance()
+        if (first.head?.type === 'line' && first.head.file !== file) break
+      }
+      yield events
+      since = performance.now()
+      if (ending.limited && ending.lines === limit) break
+    }
+  } finally {
+    for (const cursor of cursors) await cursor.close()
+  }
+  yield [ending.event]
+}
+
+/** Files of one day stand together, those of one name beside each other. */
+function isBefore(a: Cursor<SearchEvent>, b: Cursor<SearchEvent>, last: boolean): boolean {
+  const [one, other] = [a.head as Line, b.head as Line]
+  const [day, otherDay] = [dayOf(one.file), dayOf(other.file)]
+  if (day !== otherDay) return last ? day > otherDay : day < otherDay
+  return one.file < other.file || (one.file === other.file && a.name < b.name)
+}
+
+const dayOf = (file: string): string => file.slice(file.lastIndexOf('/') + 1, file.lastIndexOf('/') + 11)
+
+function total(of: Map<unknown, ProgressEvent>): ProgressEvent {
+  const sum: ProgressEvent = { type: 'progress', files: 0, filesTotal: 0, bytes: 0, bytesTotal: 0, matched: 0 }
+  for (const one of of.values()) {
+    for (const key of ['files', 'filesTotal', 'bytes', 'bytesTotal', 'matched'] as const) sum[key] += one[key]
+  }
+  return sum
+}
+
+/** A tail's cursors of several consumers in one: each behind its name. */
+export const joinCursors = (cursors: ReadonlyMap<string, string>): string =>
+  Array.from(cursors, ([name, cursor]) => qualified(name, cursor)).join(',')
+
+/** @returns the cursor of each by its name; none for what is no such cursor */
+export const splitCursors = (cursor: string): Map<string, string> =>
+  new Map(
+    cursor
+      .split(',')
+      .map((one) => one.split(':'))
+      .filter((pair): pair is [string, string] => pair.length === 2),
+  )
+
+/**
+ * `GET /tail`. A feed goes on for ever; one that ends does not come back.
+ * @param last how many lines of history were asked for; undefined where each goes on behind a cursor
+ * @param own name of the feed whose window and heartbeats are told: all have the same
+ */
+export async function* mergeTails(
+  feeds: readonly Feed<TailEvent>[],
+  { last, own }: { last: number | undefined; own: string },
+  signal: AbortSignal,
+  holdMs = TAIL_HOLD_MS,
+): AsyncGenerator<TailEvent[]> {
+  const cursors = new Map<string, string>()
+  const merge = new Held(holdMs)
+  const history = new Map<Feed<TailEvent>, Line[]>(last === undefined ? [] : feeds.map((feed) => [feed, []]))
+  const historyEnds = performance.now() + HISTORY_MS
+  const window = Promise.withResolvers<number>()
+  const pump = async (feed: Feed<TailEvent>): Promise<void> => {
+    try {
+      for await (const batch of feed.events) {
+        await merge.room()
+        if (signal.aborted) return
+        const { name } = feed
+        for (const event of batch) {
+          if (event.type === 'window' && name === own) window.resolve(event.ms)
+          if (event.type === 'window' || (event.type === 'heartbeat' && name !== own)) continue
+          if (event.type === 'line') {
+            const line = qualifiedLine(name, event)
+            const earlier = history.get(feed)
+            if (earlier) earlier.push(line)
+            else merge.add(line)
+          } else {
+            // What it has of history ends with the first cursor; one that is away has none.
+            if (event.type === 'cursor' || event.type === 'gap') history.delete(feed)
+            merge.add(event.type === 'gap' ? { consumer: name, ...event } : event, name)
+          }
+        }
+        if (history.size === 0) merge.wake()
+      }
+      if (!signal.aborted) throw new Error('it broke off')
+    } catch (error) {
+      window.resolve(0)
+      history.delete(feed)
+      if (!signal.aborted) merge.add({ type: 'gap', consumer: feed.name, message: (error as Error).message })
+    }
+  }
+  signal.addEventListener('abort', () => merge.wake(), { once: true })
+  const past = [...history.values()]
+  for (const feed of feeds) pump(feed)
+  try {
+    yield [{ type: 'window', ms: (await window.promise) + holdMs }]
+    while (history.size > 0 && performance.now() < historyEnds && !signal.aborted) await merge.changed(historyEnds)
+    history.clear()
+    const lines = past.flat().sort((a, b) => Date.parse(a.time) - Date.parse(b.time))
+    if (last !== undefined && lines.length > 0) yield lines.slice(-last)
+    while (!signal.aborted) {
+      const due = await merge.due()
+      const events: TailEvent[] = []
+      let reached = false
+      for (const { event, name } of due) {
+        if (event.type !== 'cursor') events.push(event)
+        else if (name !== undefined) {
+          cursors.set(name, event.cursor)
+          reached = true
+        }
+      }
+      if (reached) events.push({ type: 'cursor', cursor: joinCursors(cursors) })
+      if (events.length > 0) yield events
+    }
+  } finally {
+    for (const { events } of feeds) events.return(undefined).catch(() => {})
+  }
+}
+
+type Waiting = { event: TailEvent; name: string | undefined; arrived: number }
+
+/** What a tail holds back so that lines of several consumers come in the order of their times. */
+class Held {
+  #holdMs: number
+  #waiting: Waiting[] = []
+  #bytes = 0
+  #changed = Promise.withResolvers<void>()
+  #emptied = Promise.withResolvers<void>()
+
+  constructor(holdMs: number) {
+    this.#holdMs = holdMs
+  }
+
+  add(event: TailEvent, name?: string): void {
+    this.#waiting.push({ event, name, arrived: performance.now() })
+    if (event.type === 'line') this.#bytes += event.line.length
+    this.wake()
+  }
+
+  wake(): void {
+    this.#changed.resolve()
+  }
+
+  /** Resolves once something was added, or the time has come. */
+  async changed(until: number): Promise<void> {
+    const timer = new AbortController()
+    const wait = sleep(Math.max(0, until - performance.now()), undefined, { signal: timer.signal }).catch(() => {})
+    await Promise.race([this.#changed.promise, wait])
+    timer.abort()
+    this.#changed = Promise.withResolvers()
+  }
+
+  /** Resolves once there is room for more. */
+  async room(): Promise<void> {
+    while (this.#bytes > HELD_BYTES) await this.#emptied.promise
+  }
+
+  /** What was held for long enough, lines in the order of their times. @returns nothing where it was woken without */
+  async due(): Promise<Waiting[]> {
+    if (this.#waiting.length === 0) await this.changed(performance.now() + 60_000)
+    const [first] = this.#waiting
+    if (!first) return []
+    const wait = first.arrived + this.#holdMs - performance.now()
+    if (wait > 0 && this.#bytes <= HELD_BYTES) await sleep(wait)
+    const now = performance.now()
+    const held = this.#waiting.findIndex(({ arrived }) => arrived + this.#holdMs > now)
+    const due = this.#waiting.splice(0, held === -1 || this.#bytes > HELD_BYTES ? this.#waiting.length : held)
+    const lines = due.filter(({ event }) => event.type === 'line')
+    for (const { event } of lines) this.#bytes -= (event as Line).line.length
+    this.#emptied.resolve()
+    this.#emptied = Promise.withResolvers()
+    const time = ({ event }: Waiting) => Date.parse((event as Line).time)
+    return [...lines.sort((a, b) => time(a) - time(b)), ...due.filter(({ event }) => event.type !== 'line')]
+  }
+}
