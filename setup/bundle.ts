@@ -23,8 +23,8 @@ const platform = `linux-${process.arch}`
 /** The command runs on people's machines, with whatever Node they have; the others with the one beside them. */
 const TARGETS: Record<string, string> = { cli: 'node20' }
 
-async function bundle(room: string): Promise<void> {
-  const out = join(dist, room)
+/** @param out the folder that gets it, in place of what is there */
+export async function bundle(room: string, out: string): Promise<void> {
   const aside = `${out}.new`
   rmSync(aside, { recursive: true, force: true })
   const { metafile } = await build({
@@ -86,8 +86,13 @@ function copyKoffi(modules: string): void {
   }
 }
 
-const rooms = process.argv.slice(2)
-const all = ['driver', 'consumer', 'cli', 'web']
-await Promise.all((rooms.length > 0 ? rooms : all).map((room) => (room === 'web' ? bundlePage() : bundle(room))))
-rmSync(join(dist, 'node'), { force: true })
-linkSync(join(repo, `node_modules/node-${platform}/bin/node`), join(dist, 'node'))
+if (import.meta.main) {
+  const rooms = process.argv.slice(2)
+  const all = ['driver', 'consumer', 'cli', 'web']
+  const made = (rooms.length > 0 ? rooms : all).map((room) =>
+    room === 'web' ? bundlePage() : bundle(room, join(dist, room)),
+  )
+  await Promise.all(made)
+  rmSync(join(dist, 'node'), { force: true })
+  linkSync(join(repo, `node_modules/node-${platform}/bin/node`), join(dist, 'node'))
+}

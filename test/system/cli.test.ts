@@ -11,7 +11,7 @@ import { Consumer } from '../support/consumer.ts'
 import { repo } from '../support/engine.ts'
 import { type Fed, Feeder } from '../support/feeder.ts'
 import { Kafka } from '../support/kafka.ts'
-import { type CommandOptions, Tallyman, tallyman } from '../support/tallyman.ts'
+import { bundled, type CommandOptions, Tallyman, tallyman } from '../support/tallyman.ts'
 import { until } from '../support/until.ts'
 
 const TOPIC = 'tm-cli'
@@ -59,7 +59,7 @@ beforeAll(async () => {
   }
   consumer = stack.use(await Consumer.create(settings, join(folder, 'consumer.log')))
   await consumer.start()
-  at = { url: consumer.url }
+  at = { url: consumer.url, program: await bundled(folder) }
   api = new Feeder(kafka, TOPIC, 'shop/api', 'api-1')
   web = new Feeder(kafka, TOPIC, 'shop/web', 'web-1', 'host-2')
   const fed = (name: string, i: number): Fed[] =>

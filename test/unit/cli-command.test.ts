@@ -3,18 +3,27 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { literal, patternOf } from '../../cli/grep.ts'
 import { ranked } from '../../cli/picker.ts'
 import { readTokens } from '../../consumer/tokens.ts'
 import { type Answer, FakeConsumer } from '../support/fake-consumer.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { logLine } from '../support/log-line.ts'
-import { type CommandOptions, SOURCE, Tallyman, tallyman } from '../support/tallyman.ts'
+import { bundled, type CommandOptions, Tallyman, tallyman } from '../support/tallyman.ts'
 
 const end = (part: object = {}) => ({ type: 'end', lines: 0, limited: false, partial: [], ...part })
+
+const folder = temporaryFolder()
+let program: readonly string[]
+beforeAll(async () => {
+  program = await bundled(folder.path)
+})
+afterAll(() => folder[Symbol.dispose]())
+
 const at = (...consumers: FakeConsumer[]): CommandOptions => ({
   url: consumers.map(({ server }) => server.url.href).join(),
+  program,
 })
 const found: Answer = (_, reply) => reply.end({ ...logLine(0), matches: [[0, 4]] }, end())
 
@@ -67,7 +76,12 @@ describe('grep', () => {
 
   it('with a server that is away answers by the others, says which is missing, and ends with 2', async () => {
     await using consumer = await FakeConsumer.start({ search: found })
-    const ran = await tallyman({ url: `${consumer.server.url},http://127.0.0.1:1` }, 'grep', 'line', 'shop/api')
+    const ran = await tallyman(
+      { ...at(consumer), url: `${consumer.server.url},http://127.0.0.1:1` },
+      'grep',
+      'line',
+      'shop/api',
+    )
     expect(ran.stdout).toContain('line 0')
     expect(ran.stderr).toMatch(/no consumer answers at http:\/\/127\.0\.0\.1:1/)
     expect(ran.code).toBe(2)
@@ -140,7 +154,7 @@ describe('grep', () => {
     await using consumer = await FakeConsumer.start({
       lines: (_, reply) => void Readable.from(endless()).pipe(reply.response),
     })
-    const script = `set -o pipefail; ${SOURCE.map((word) => `'${word}'`).join(' ')} cat shop/api | head -n 3`
+    const script = `set -o pipefail; ${program.map((word) => `'${word}'`).join(' ')} cat shop/api | head -n 3`
     const out = execOf(script, at(consumer).url)
     expect(await out).toEqual({ code: 0, stdout: expect.stringMatching(/^(.* line [012]\n){3}$/), stderr: '' })
   })
@@ -160,8 +174,7 @@ function* endless(): Generator<string> {
 
 /** Runs a script of bash, with the command's environment. */
 async function execOf(script: string, url: string) {
-  const program = ['/bin/bash', '-c', script]
-  return tallyman({ url, program })
+  return tallyman({ url, program: ['/bin/bash', '-c', script] })
 }
 
 describe('several servers that ask each other', () => {
@@ -225,9 +238,8 @@ describe('completion', () => {
 
   it('in bash fills in the word, and says nothing where no consumer answers', async () => {
     await using consumer = await FakeConsumer.start({ services })
-    using folder = temporaryFolder()
     mkdirSync(join(folder.path, 'bin'))
-    const wrapper = `#!/bin/sh\nexec ${SOURCE.map((word) => `'${word}'`).join(' ')} "$@"\n`
+    const wrapper = `#!/bin/sh\nexec ${program.map((word) => `'${word}'`).join(' ')} "$@"\n`
     writeFileSync(join(folder.path, 'bin/tallyman'), wrapper, { mode: 0o755 })
     const script = `PATH='${folder.path}/bin':$PATH; source <(tallyman completion bash)
 COMP_WORDS=(tallyman tail sh); COMP_CWORD=2; _tallyman; echo "\${COMPREPLY[*]}"
@@ -250,8 +262,7 @@ describe('the picker', () => {
 })
 
 it("a token's line is one that the consumer takes, and the token is told apart from it", async () => {
-  using folder = temporaryFolder()
-  const { stdout, stderr, code } = await tallyman({ url: '' }, 'token', 'ci', 'shop', 'bank-*')
+  const { stdout, stderr, code } = await tallyman(at(), 'token', 'ci', 'shop', 'bank-*')
   expect(code).toBe(0)
   writeFileSync(join(folder.path, 'tokens'), stdout)
   expect(readTokens(join(folder.path, 'tokens'))).toMatchObject([{ name: 'ci', services: ['shop', 'bank-*'] }])
@@ -275,7 +286,7 @@ it.each([
   [['tail', '--tial'], /unknown option/],
   [['completion', 'tcsh'], /bash, zsh, fish/],
 ])('%j is refused in words, with status 2', async (args, message) => {
-  const { code, stdout, stderr } = await tallyman({ url: 'http://127.0.0.1:1', env: {} }, ...args)
+  const { code, stdout, stderr } = await tallyman({ ...at(), url: 'http://127.0.0.1:1' }, ...args)
   expect(stderr).toMatch(message)
   expect(stdout).toBe('')
   expect(code).toBe(2)
