@@ -47,7 +47,11 @@ export function takeKeys(): Keys {
       clearProgress()
       process.exit(key.name === 'c' ? EXIT.INTERRUPTED : EXIT.GOOD)
     }
-    if (key.ctrl && key.name === 'z') return process.kill(process.pid, 'SIGTSTP')
+    if (key.ctrl && key.name === 'z') {
+      stdin.setRawMode(false)
+      process.kill(process.pid, 'SIGTSTP')
+      return
+    }
     if (asked) return type(asked, text, key)
     acts.get(key.name === 'return' || key.name === 'enter' ? 'enter' : (text ?? ''))?.()
   })
