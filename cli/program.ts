@@ -273,6 +273,17 @@ export function program(): Command {
     .option('--json', 'as the consumer says it')
     .action(run(async () => (await import('./ledger.ts')).ledger))
 
+  add('dead-letters', 'Records that could not be decoded: which there are, what one says, and a second try.', [
+    { command: 'tallyman dead-letters', does: 'which there are, and why' },
+    { command: 'tallyman dead-letters NAME --value > record', does: 'what was in one' },
+    { command: 'tallyman dead-letters --replay', does: 'puts those that can be decoded by now back into Kafka' },
+  ])
+    .argument('[name...]', 'these letters; none is all')
+    .option('--replay', 'put them back into Kafka, from where their lines land, and away here')
+    .option('--value', "only the record's value, as it came")
+    .addOption(json())
+    .action(run(async () => (await import('./dead-letters.ts')).deadLetters))
+
   add('token', "A new token, and the line for the consumer's TOKENS_FILE that lets it in.", [
     {
       command: "tallyman token ci shop 'bank-*' >> tokens.jsonl",

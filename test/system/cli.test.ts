@@ -150,6 +150,32 @@ describe('over a pipe', () => {
     expect((await run('context', 'nothing')).code).toBe(2)
   })
 
+  it('dead-letters lists what could not be decoded, gives it back byte for byte, and says why it stays', async () => {
+    const value = Buffer.from([0xc1, 0x00, 0xff, 0x0a])
+    await kafka.produce(TOPIC, [{ partition: 0, key: 'shop/api', value }])
+    const [letter] = await until('there is a dead letter', async () => {
+      const { stdout } = await run('dead-letters', '--json')
+      return (
+        stdout !== '' &&
+        stdout
+          .trim()
+          .split('\n')
+          .map((line) => JSON.parse(line) as { name: string; bytes: number })
+      )
+    })
+    expect(letter).toMatchObject({ bytes: 4, key: 'shop/api', reason: 'not-msgpack' })
+    expect((await run('dead-letters')).stdout).toContain(letter!.name)
+    expect((await run('dead-letters', letter!.name)).stdout).toContain('"refused"')
+    const file = join(folder, 'record')
+    execFileSync('sh', ['-c', `"$@" > "$0"`, file, ...at.program!, 'dead-letters', letter!.name, '--value'], {
+      env: { PATH: process.env['PATH'], TALLYMAN_URL: consumer.url },
+    })
+    expect(readFileSync(file)).toEqual(value)
+    const replayed = await run('dead-letters', '--replay')
+    expect(replayed).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining(`${letter!.name} stays`) })
+    expect((await run('dead-letters', 'nothing')).stderr).toContain('there is no dead letter nothing')
+  })
+
   it('ls and stats say what there is', async () => {
     expect((await run('ls')).stdout).toMatch(
       /module +days +size +lines +lost +last line\n(.*\n)*shop\/api +\d +\d.* +50 +0 +\d+ min/,
