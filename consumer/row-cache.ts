@@ -10,7 +10,7 @@
  */
 import { setImmediate as turn } from 'node:timers/promises'
 import type { FileState } from './checkpoint.ts'
-import { type IndexLog, type Names, type Row, readIndex } from './index-log.ts'
+import { type IndexLog, type Names, type Row, readBlocks, readIndex } from './index-log.ts'
 import type { LineFormat } from './layout.ts'
 import type { RunState } from './ledger.ts'
 import { nameOf, readFileName } from './names.ts'
@@ -19,6 +19,13 @@ import { type Stretch, stretchOf } from './stored-line.ts'
 /** Bytes of a row in the columns. */
 const ROW_BYTES = 5 * 4 + 3 * 8
 const SLICE_MS = 4
+/** A steady trickle of lines makes a row for each checkpoint; for reading they are joined up to these bounds. */
+const JOINED_BYTES = 64 * 1024
+const JOINED_MS = 10_000
+/** After so many rows those that came one by one are joined. */
+const JOIN_EVERY = 65_536
+/** Stretches of a log of which it is known from when to when they are. */
+const PART_BYTES = 256 * 1024
 
 /** Which rows are meant. Times are ms since 1970; `until` is left out. */
 export type Wanted = {
@@ -30,6 +37,10 @@ export type Wanted = {
   /** Only what stands in front of these places, by file. */
   lengths?: ReadonlyMap<string, number>
 }
+
+const NARROW = ['file', 'name', 'bytes', 'lines', 'stderr'] as const
+const WIDE = ['position', 'tmin', 'tmax'] as const
+const COLUMNS = [...NARROW, ...WIDE] as const
 
 /** Rows in columns. `file` and `names` are places in the lists. */
 export class Rows {
@@ -79,6 +90,52 @@ export class Rows {
     }
   }
 
+  /**
+   * The same lines in fewer rows: those of one file and the same names that stand together, and were printed together, are one. Not
+   * in `raw`, where a line has the time of its row.
+   */
+  joined(): Rows {
+    const rows = new Rows()
+    /** Of each file the last row. */
+    const lasts: number[] = []
+    for (let i = 0; i < this.count; i++) {
+      const file = this.file[i]!
+      const last = lasts[file]
+      if (last !== undefined && this.#joins(i, rows, last)) {
+        rows.bytes[last]! += this.bytes[i]!
+        rows.lines[last]! += this.lines[i]!
+        rows.stderr[last]! += this.stderr[i]!
+        rows.tmin[last] = Math.min(rows.tmin[last]!, this.tmin[i]!)
+        rows.tmax[last] = Math.max(rows.tmax[last]!, this.tmax[i]!)
+      } else {
+        lasts[file] = rows.count
+        rows.#put(this, i)
+      }
+    }
+    rows.files.push(...this.files)
+    rows.names.push(...this.names)
+    for (const [place, name] of this.files.entries()) rows.#fileOf.set(name, place)
+    for (const [key, place] of this.#nameOf) rows.#nameOf.set(key, place)
+    return rows
+  }
+
+  /** Whether a row goes on where the last one of its file in `into` ends. */
+  #joins(i: number, into: Rows, last: number): boolean {
+    return (
+      into.position[last]! + into.bytes[last]! === this.position[i] &&
+      into.name[last] === this.name[i] &&
+      into.bytes[last]! + this.bytes[i]! <= JOINED_BYTES &&
+      Math.max(into.tmax[last]!, this.tmax[i]!) - Math.min(into.tmin[last]!, this.tmin[i]!) <= JOINED_MS &&
+      this.names[this.name[i]!]!.format !== 'raw'
+    )
+  }
+
+  #put(from: Rows, i: number): void {
+    const to = this.count++
+    if (to === this.file.length) this.#grow()
+    for (const key of COLUMNS) this[key][to] = from[key][i]!
+  }
+
   /** The places of the wanted rows. */
   pick({ since, until, names, stdout, stderr }: Wanted): Uint32Array {
     const meant = this.names.map(names)
@@ -119,9 +176,8 @@ export class Rows {
       return empty
     }
     const capacity = this.file.length * 2
-    for (const key of ['file', 'name', 'bytes', 'lines', 'stderr'] as const)
-      this[key] = larger(this[key], new Uint32Array(capacity))
-    for (const key of ['position', 'tmin', 'tmax'] as const) this[key] = larger(this[key], new Float64Array(capacity))
+    for (const key of NARROW) this[key] = larger(this[key], new Uint32Array(capacity))
+    for (const key of WIDE) this[key] = larger(this[key], new Float64Array(capacity))
   }
 }
 
@@ -131,8 +187,8 @@ export type Picked = { rows: Rows; picked: Uint32Array }
 /** From when to when the lines of a day are, at the widest. */
 type Bounds = { tmin: number; tmax: number }
 
-/** A day that is kept. */
-type Day = { rows: Rows; used: number }
+/** A day that is kept, and how many rows it had when they were joined last. */
+type Day = { rows: Rows; joined: number; used: number }
 
 export type RowCacheOptions = {
   /** The folder of the root's own state. */
@@ -144,7 +200,7 @@ export type RowCacheOptions = {
   runs: ReadonlyMap<string, RunState>
   /** Format of rows that do not say theirs. */
   format: LineFormat
-  /** A day whose log is larger is not kept; a row takes about as much in a log as in memory. */
+  /** For rows that are kept. */
   maxBytes: number
 }
 
@@ -153,6 +209,10 @@ export class RowCache {
   #days = new Map<string, Day>()
   /** Of what is in the logs. */
   #bounds = new Map<string, Bounds>()
+  /** Days that are too large to be kept. */
+  #large = new Set<string>()
+  /** From when to when the rows of a stretch of a day's log are, one after the other from its beginning on: what is not wanted is skipped. */
+  #parts = new Map<string, (Bounds & { next: number })[]>()
   #loading = new Map<string, Promise<Rows>>()
   #unnamed = new Map<string, Names>()
   #uses = 0
@@ -192,16 +252,15 @@ export class RowCache {
     if (length === undefined || !bounds || bounds.tmax < wanted.since || bounds.tmin >= wanted.until)
       return this.#pending(name, wanted)
     const kept = this.#days.get(name)
-    const tooLarge = !kept && length > this.#options.maxBytes
-    const rows = kept?.rows ?? (await (tooLarge ? this.#read(name, wanted) : this.#load(name)))
     if (kept) kept.used = ++this.#uses
+    const rows = kept?.rows ?? (await this.#load(name)) ?? (await this.#read(name, wanted))
     return [{ rows, picked: rows.pick(wanted) }, ...this.#pending(name, wanted)]
   }
 
   /** Reads the newest day, so that who asks first need not wait for it. */
   async warm(): Promise<void> {
     const newest = [...this.#options.index.lengths].sort().at(-1)
-    if (newest && newest[1] <= this.#options.maxBytes) await this.#load(newest[0])
+    if (newest) await this.#load(newest[0])
   }
 
   /**
@@ -268,11 +327,18 @@ export class RowCache {
     if (length === 0) {
       this.#days.delete(name)
       this.#bounds.delete(name)
+      this.#large.delete(name)
+      this.#parts.delete(name)
     }
     const kept = this.#days.get(name)
     for (const row of rows) {
       this.#widen(name, row.tmin, row.tmax)
       kept?.rows.add(row, this.namesOf(row))
+    }
+    // Not in place: a question that is being answered holds on to the rows as they were.
+    if (kept && kept.rows.count > 2 * kept.joined + JOIN_EVERY) {
+      kept.rows = kept.rows.joined()
+      kept.joined = kept.rows.count
     }
   }
 
@@ -285,8 +351,9 @@ export class RowCache {
     }
   }
 
-  /** Reads a day to keep it, once for all who ask meanwhile. */
-  #load(name: string): Promise<Rows> {
+  /** Reads a day to keep it, once for all who ask meanwhile. @returns undefined where it is too large for that */
+  #load(name: string): Promise<Rows | undefined> {
+    if (this.#large.has(name)) return Promise.resolve(undefined)
     let loading = this.#loading.get(name)
     if (!loading) {
       loading = this.#read(name).finally(() => {
@@ -295,30 +362,59 @@ export class RowCache {
       })
       this.#loading.set(name, loading)
     }
-    return loading
+    return loading.then((rows) => (this.#large.has(name) ? undefined : (this.#days.get(name)?.rows ?? rows)))
   }
 
-  /** Reads a day's log as far as it is written. @param wanted the only rows that are given back, of a day that is not kept */
+  /**
+   * Reads a day's log as far as it is written.
+   * @param wanted the only rows that are given back; without it the day is kept
+   */
   async #read(name: string, wanted?: Wanted): Promise<Rows> {
-    const { state, index } = this.#options
-    const rows = new Rows()
-    let from = 0
+    const { state, index, maxBytes } = this.#options
+    let rows = new Rows()
+    let joined = 0
     let sliced = performance.now()
-    for (let length = index.lengths.get(name) ?? 0; from < length; length = index.lengths.get(name) ?? 0) {
-      for (const block of readIndex(state, name, length, from)) {
-        for (const row of block) {
-          if (wanted && (row.tmax < wanted.since || row.tmin >= wanted.until)) continue
-          const names = this.namesOf(row)
-          if (!wanted || wanted.names(names)) rows.add(row, names)
-        }
-        if (performance.now() - sliced < SLICE_MS) continue
-        await turn()
-        sliced = performance.now()
+    const take = (row: Row): void => {
+      if (wanted && (row.tmax < wanted.since || row.tmin >= wanted.until)) return
+      const names = this.namesOf(row)
+      if (!wanted || wanted.names(names)) rows.add(row, names)
+      if (rows.count <= 2 * joined + JOIN_EVERY) return
+      rows = rows.joined()
+      joined = rows.count
+    }
+    const parts = this.#parts.get(name) ?? []
+    this.#parts.set(name, parts)
+    for (let at = 0, i = 0; at < (index.lengths.get(name) ?? 0); i++) {
+      const known = parts[i]
+      if (known && wanted && (known.tmax < wanted.since || known.tmin >= wanted.until)) {
+        at = known.next
+        continue
       }
-      from = length
+      const part = { tmin: Number.POSITIVE_INFINITY, tmax: Number.NEGATIVE_INFINITY, next: at }
+      const length = known?.next ?? index.lengths.get(name)!
+      for (const block of readBlocks(state, name, length, at)) {
+        for (const row of block.rows) {
+          part.tmin = Math.min(part.tmin, row.tmin)
+          part.tmax = Math.max(part.tmax, row.tmax)
+          take(row)
+        }
+        part.next = block.next
+        if (performance.now() - sliced > SLICE_MS) {
+          await turn()
+          sliced = performance.now()
+        }
+        if (!known && block.next - at >= PART_BYTES) break
+      }
+      // One that is shorter grows, and is not remembered.
+      if (!known && part.next - at >= PART_BYTES && parts.length === i) parts.push(part)
+      at = part.next
+      if (!wanted && rows.size > 4 * maxBytes) break
     }
     // Not behind another await: what is written from here on comes by the watch.
-    if (!wanted && index.lengths.has(name)) this.#days.set(name, { rows, used: ++this.#uses })
+    if (wanted || !index.lengths.has(name)) return rows
+    rows = rows.joined()
+    if (rows.size > maxBytes) this.#large.add(name)
+    else this.#days.set(name, { rows, joined: rows.count, used: ++this.#uses })
     return rows
   }
 

@@ -1,3 +1,7 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
+import { encode } from '@msgpack/msgpack'
 import { describe, expect, it } from 'vitest'
 import { IndexLog, type Names, type Row, readIndex } from '../../consumer/index-log.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -57,5 +61,62 @@ describe('the index', () => {
   it('text: they do, for a line says itself of which it is', () => {
     const names: Names = { ...NAMES, format: 'text' }
     expect(rowsOf([row(0, 'stdout', 1, names), row(10, 'stderr', 1, names)])).toMatchObject([{ lines: 2 }])
+  })
+
+  it('read from any block on, and over restarts, rows have the names that they were given', () => {
+    using folder = temporaryFolder()
+    const lengths = new Map<string, number>()
+    const places = [0]
+    const all: Row[] = []
+    let index = new IndexLog(folder.path, lengths)
+    for (let i = 0; i < 60; i++) {
+      // A new container now and then: named in the block that it first stands in.
+      const names: Names = { ...NAMES, format: 'text', container: `c${Math.floor(i / 7)}`, host: `h${i % 3}` }
+      index.add(DAY, { ...row(i * 10, 'stdout', i + 1, names), run: String(i % 3).padStart(32, '0') }, Buffer.alloc(10))
+      for (const [day, length] of index.sync()) {
+        lengths.set(day, length)
+        places.push(length)
+      }
+      if (i % 25 === 24) index = new IndexLog(folder.path, lengths)
+      all.push(...readIndex(folder.path, DAY, places.at(-1)!, places.at(-2)!).toArray().flat())
+    }
+    expect(all.map(({ position, names }) => [position, names!.container, names!.host])).toEqual(
+      Array.from({ length: 60 }, (_, i) => [i * 10, `c${Math.floor(i / 7)}`, `h${i % 3}`]),
+    )
+    const length = places.at(-1)!
+    for (const [i, place] of places.entries())
+      expect(readIndex(folder.path, DAY, length, place).toArray().flat()).toEqual(all.slice(i))
+  })
+
+  it('blocks that were written before rows said their names are read as they are', () => {
+    using folder = temporaryFolder()
+    mkdirSync(join(folder.path, 'index'))
+    const run = '0a'.repeat(16)
+    const rows = [
+      [0, 0, 100, 2, 0, [1, 2], [0, 0], 1000, 1001, 7],
+      [0, 100, 50, 1, 1, [0, 0], [1, 1], 1002, 1002, 8],
+    ]
+    const named = [run, 's', 'm', 'h', 'c', 'jsonl']
+    const payload = encode({ files: [`s/m/${DAY}.log`], runs: [run, named], rows })
+    const header = Buffer.alloc(8)
+    header.writeUInt32LE(payload.length, 0)
+    header.writeUInt32LE(crc32(payload), 4)
+    writeFileSync(join(folder.path, 'index', DAY), Buffer.concat([header, payload]))
+    expect(
+      readIndex(folder.path, DAY, 8 + payload.length)
+        .toArray()
+        .flat(),
+    ).toEqual([
+      expect.objectContaining({ position: 0, bytes: 100, run, tmin: 1000, tmax: 1001, crc: 7 }),
+      expect.objectContaining({
+        position: 100,
+        run,
+        names: { ...NAMES, format: 'jsonl' },
+        numbers: [
+          [0, 0],
+          [1, 1],
+        ],
+      }),
+    ])
   })
 })
