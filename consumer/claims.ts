@@ -129,13 +129,15 @@ export function unfinished(
   position: PartitionState | undefined,
   assigned: boolean,
 ): Unfinished[] {
-  const over = closed.filter((each) => each.owner === owner && each.partition === partition)
-  if (!assigned && metadata?.owner === owner && over.every(({ tenure }) => tenure !== metadata.tenure)) {
-    over.push({ partition, ...metadata, to: offset })
+  const over = new Map<number, Pick<ClosedTenure, 'from' | 'to' | 'hash'>>()
+  for (const each of closed) if (each.owner === owner && each.partition === partition) over.set(each.tenure, each)
+  // Who stored that it was over may have lost the partition again before he claimed anything: then it went on.
+  if (!assigned && metadata?.owner === owner && offset > (over.get(metadata.tenure)?.to ?? -1)) {
+    over.set(metadata.tenure, { from: metadata.from, to: offset })
   }
-  return over
-    .sort((a, b) => a.tenure - b.tenure)
-    .map(({ tenure, from, to, hash }) => {
+  return [...over]
+    .sort(([a], [b]) => a - b)
+    .map(([tenure, { from, to, hash }]) => {
       // A later tenure is opened only after what was left of the earlier ones is written.
       const next = !position || position.tenure < tenure ? from : position.tenure === tenure ? position.next : to
       return { partition, tenure, from: Math.min(next, to), to, hash }

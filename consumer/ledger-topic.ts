@@ -2,12 +2,14 @@
  * The ledger's topic: what a root has to know of a partition that another root wrote before. Compacted, so that of every
  * key the last value stays.
  *
- *   partition 0     key ["tenure", group, partition, tenure]       {owner, from, to, hash, written, totals, state}
+ *   partition 0     key ["tenure", group, partition, tenure, to]   {owner, from, hash, written, totals, state}
  *   1 + p mod n     key ["run", group, partition, tenure, run id]  {at, …} what is known of the run before offset `at`
  *                   key ["mark", group, partition, tenure]         {owner, at, hash} before `at` all is known, and written
  *
  * Invariants
  * - A tenure is stored by its successor before that one's first claim, and removed by its owner once all of it is written.
+ * - A tenure is over where the last who stored it says. One who read an earlier claim of it, and lost the partition before he had stored
+ *   that, may do so late: so each has a key of his own, and the furthest counts.
  * - A mark is sent after the runs that it speaks of, and these after the checkpoint that holds them.
  * - A tenure has keys of its own. A root that is paused, and sends what it has when it wakes, overwrites nothing of its successor's.
  * - The runs of a tenure are all of its partition's, from its first mark on: what earlier tenures left is removed after it.
@@ -26,7 +28,7 @@ const PUBLISH_MS_PER_RUN = 5
 /** A send of more would hold up the rest: bytes. */
 const SEND_BYTES = 256 * 1024
 
-const tenureKey = z.tuple([z.literal('tenure'), z.string(), z.int(), z.int()])
+const tenureKey = z.tuple([z.literal('tenure'), z.string(), z.int(), z.int(), z.int()])
 const runKey = z.tuple([z.literal('run'), z.string(), z.int(), z.int(), z.string()])
 const markKey = z.tuple([z.literal('mark'), z.string(), z.int(), z.int()])
 const key = z.union([tenureKey, runKey, markKey])
@@ -34,7 +36,6 @@ const offset = z.int().min(0)
 const closedValue = z.object({
   owner: z.string(),
   from: offset,
-  to: offset,
   hash: offset.optional(),
   written: offset,
   totals: z.array(totalsState),
@@ -107,7 +108,12 @@ export class LedgerTopic {
 
   /** Tenures that are over and not known to be written, as of the last `refresh`. */
   get closed(): Claimed[] {
-    return [...this.#closed.values()]
+    const furthest = new Map<string, Claimed>()
+    for (const claimed of this.#closed.values()) {
+      const tenure = `${claimed.partition} ${claimed.tenure}`
+      if (claimed.to >= (furthest.get(tenure)?.to ?? 0)) furthest.set(tenure, claimed)
+    }
+    return [...furthest.values()]
   }
 
   /** Reads which tenures are over. */
@@ -123,9 +129,9 @@ export class LedgerTopic {
       for (const row of rows) {
         const found = tenureKey.safeParse(parsed(row.key)).data
         if (found?.[1] !== group) continue
-        const [, , partition, tenure] = found
+        const [, , partition, tenure, to] = found
         const value = closedValue.safeParse(parsed(row.value)).data
-        if (value) this.#closed.set(row.key, { partition, tenure, ...value })
+        if (value) this.#closed.set(row.key, { partition, tenure, to, ...value })
         else this.#closed.delete(row.key)
       }
     }
@@ -133,18 +139,23 @@ export class LedgerTopic {
   }
 
   /** Stores a tenure that is over. */
-  async close({ partition, tenure, ...value }: Claimed): Promise<void> {
-    const key = this.#key('tenure', partition, tenure)
+  async close({ partition, tenure, to, ...value }: Claimed): Promise<void> {
+    const key = this.#key('tenure', partition, tenure, to)
     await this.#options.log.append(0, [{ key, value: JSON.stringify(value satisfies z.infer<typeof closedValue>) }])
-    this.#closed.set(key, { partition, tenure, ...value })
+    this.#closed.set(key, { partition, tenure, to, ...value })
   }
 
   /** Forgets a tenure of ours, all of which is written. */
   async release(partition: number, tenure: number): Promise<void> {
-    const key = this.#key('tenure', partition, tenure)
-    if (!this.#closed.has(key)) return
-    await this.#options.log.append(0, [{ key, value: null }])
-    this.#closed.delete(key)
+    const keys = [...this.#closed].flatMap(([key, of]) =>
+      of.partition === partition && of.tenure === tenure ? [key] : [],
+    )
+    if (keys.length === 0) return
+    await this.#options.log.append(
+      0,
+      keys.map((key) => ({ key, value: null })),
+    )
+    for (const key of keys) this.#closed.delete(key)
   }
 
   /**
@@ -153,9 +164,10 @@ export class LedgerTopic {
    */
   async disown(root: string): Promise<Claimed[]> {
     await this.refresh()
-    const disowned = this.closed.filter(({ owner }) => owner === root)
-    for (const claimed of disowned) if (claimed.state === 'claimed') await this.close({ ...claimed, state: 'disowned' })
-    return disowned.map((claimed) => ({ ...claimed, state: 'disowned' }))
+    for (const claimed of this.#closed.values()) {
+      if (claimed.owner === root && claimed.state === 'claimed') await this.close({ ...claimed, state: 'disowned' })
+    }
+    return this.closed.filter(({ owner }) => owner === root)
   }
 
   /** What the last root to say so knew of a partition's runs, in `tenure` or an earlier one. */
@@ -298,7 +310,7 @@ export class LedgerTopic {
     }
   }
 
-  #key(what: 'tenure' | 'run' | 'mark', partition: number, tenure: number, ...rest: string[]): string {
+  #key(what: 'tenure' | 'run' | 'mark', partition: number, tenure: number, ...rest: (string | number)[]): string {
     return JSON.stringify([what, this.#options.group, partition, tenure, ...rest])
   }
 }

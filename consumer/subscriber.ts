@@ -46,6 +46,8 @@ const CHECKPOINT_MS = 200
 const CHECKPOINT_SHARE = 0.1
 const MAX_CHECKPOINT_MS = 2_000
 const RETRY_MS = 500
+/** It is looked this often what other roots have stored of ours, and have written of theirs. */
+const SETTLE_MS = 10_000
 /** So long a stop waits until the ledger's topic is up to date. */
 const PUBLISH_MS = 500
 /** While Kafka or the disk is away it is told this often. */
@@ -142,7 +144,8 @@ export class Subscriber {
 
   /** What roots that are away have claimed of the partitions that we hold, and have not written. */
   get claimed(): Claimed[] {
-    return this.#options.ledgerTopic.closed.filter(({ partition }) => this.#held.has(partition))
+    const { ledgerTopic, owner: us } = this.#options
+    return ledgerTopic.closed.filter(({ partition, owner }) => owner !== us && this.#held.has(partition))
   }
 
   /**
@@ -265,12 +268,8 @@ export class Subscriber {
     // Nobody but us has ever claimed anything: there is nothing to read of others.
     const alone = [...commits.values()].every(({ metadata }) => !metadata || metadata.owner === owner)
     if (!alone) await ledgerTopic.refresh()
-    for (const [partition, commit] of commits) {
-      const position = this.#positions.get(partition)
-      const assigned = partitions.includes(partition)
-      for (const rest of unfinished(owner, partition, commit, ledgerTopic.closed, position, assigned)) {
-        await this.#finish(rest, extents.get(partition), generation)
-      }
+    for (const rest of this.#unfinished(commits, partitions)) {
+      await this.#finish(rest, extents.get(rest.partition), generation)
     }
     const openings = await Promise.all(partitions.map((partition) => this.#opening(partition, commits, extents)))
     const taken = await Promise.all(openings.map((opening) => this.#takeOver(opening, extents.get(opening.partition)!)))
@@ -286,9 +285,41 @@ export class Subscriber {
       openings.map((opening) => [opening.partition, { ...opening, high: extents.get(opening.partition)!.high }]),
     )
     ledgerTopic.hold(openings)
-    // Others may owe us lines from before we were started; nothing waits for that.
-    if (alone) void ledgerTopic.refresh().catch(() => {})
+    void this.#settle(generation)
     return true
+  }
+
+  #unfinished(commits: ReadonlyMap<number, Commit>, assigned: readonly number[]): Unfinished[] {
+    const { owner, ledgerTopic } = this.#options
+    return [...commits].flatMap(([partition, commit]) =>
+      unfinished(
+        ...([owner, partition, commit, ledgerTopic.closed] as const),
+        ...([this.#positions.get(partition), assigned.includes(partition)] as const),
+      ),
+    )
+  }
+
+  /**
+   * Hears what others have stored. A tenure of ours that is written is still owed, as far as its successor knows, until we have seen
+   * what he stored; which he does after we have lost the partition.
+   */
+  async #settle(generation: number): Promise<void> {
+    const { ledgerTopic, owner, checkpoint } = this.#options
+    do {
+      try {
+        await ledgerTopic.refresh()
+        for (const { owner: of, partition, tenure, to } of ledgerTopic.closed) {
+          // As it is on the disk: what is forgotten here is not asked for again.
+          const position = checkpoint.state.partitions.get(partition)
+          if (of !== owner || !position || generation !== this.#generation) continue
+          if (position.tenure > tenure || (position.tenure === tenure && position.next >= to))
+            await ledgerTopic.release(partition, tenure)
+        }
+      } catch (error) {
+        this.#options.log.debug({ error: (error as Error).message }, 'the ledger’s topic could not be read')
+      }
+      await this.#clock.sleep(SETTLE_MS, this.#stopping.signal).catch(() => {})
+    } while (generation === this.#generation && !this.#stopping.signal.aborted)
   }
 
   /** Writes what is left of a tenure of ours that is over. */

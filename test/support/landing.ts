@@ -55,7 +55,7 @@ function linesOf({ first, count, ms = NOON, bytes = 20, printed }: Said): Line[]
   }))
 }
 
-function record(offset: number, said: Said): Stored {
+export function record(offset: number, said: Said): Stored {
   const { partition, module, run, first, appended = NOON, service = 's', host = 'h', container = `c${run}` } = said
   const value = new ChunkEncoder().encode(
     chunkOf({

@@ -1,0 +1,375 @@
+/**
+ * A simulated Kafka and roots on it: the consumer's own subscriber, ledger and landing, over brokers, a group, disks and a clock that do
+ * what a seed says, one step at a time.
+ *
+ * Every answer of Kafka, and every sleep, is a step that waits here until it is drawn; between two steps anything may happen: a process
+ * is killed, paused, woken, started, loses its connection, or the group is dealt out anew. What is killed never hears of its steps again.
+ * The disks hold what was written, also what no checkpoint knows of.
+ */
+import type { KafkaMessage } from 'kafkajs'
+import pino from 'pino'
+import type { Delta, FileState, State } from '../../consumer/checkpoint.ts'
+import { Days } from '../../consumer/days.ts'
+import { Landing } from '../../consumer/landing.ts'
+import { Layout } from '../../consumer/layout.ts'
+import { Ledger } from '../../consumer/ledger.ts'
+import { type LedgerLog, LedgerTopic } from '../../consumer/ledger-topic.ts'
+import { Subscriber } from '../../consumer/subscriber.ts'
+import type { Clock } from '../../wire/clock.ts'
+import type { GroupEvents } from '../../wire/group.ts'
+import { record } from './landing.ts'
+
+const log = pino({ level: 'silent' })
+const layout = new Layout('text', new Days('UTC'), 7)
+const TOPIC = 't'
+/** At most so many records come in one batch. */
+const BATCH = 4
+
+/** Reproducible: the same seed, the same numbers (mulberry32). */
+export function random(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+  }
+}
+
+/** What waits to happen to a process, at `due` at the earliest. */
+type Step = { of: Process; due: number; run(): void }
+
+type Row = { key: string; value: string | null }
+
+export class SimulatedKafka {
+  now = 0
+  readonly draw: () => number
+  readonly log: KafkaMessage[][]
+  readonly commits = new Map<number, { offset: number; metadata: string }>()
+  readonly ledger: Row[][]
+  steps: Step[] = []
+  /** Members in the order in which they joined. One that is dead or paused is in it until its session is over. */
+  members: Process[] = []
+  generation = 0
+
+  constructor(draw: () => number, partitions: number) {
+    this.draw = draw
+    this.log = Array.from({ length: partitions }, () => [])
+    this.ledger = Array.from({ length: partitions + 1 }, () => [])
+  }
+
+  /** Records that nobody has claimed. */
+  get unclaimed(): number {
+    return this.log.reduce((sum, { length }, i) => sum + Math.max(0, length - (this.commits.get(i)?.offset ?? 0)), 0)
+  }
+
+  /** Tenures that are over, and of which nobody has said that they are written. */
+  get tenures(): number {
+    const last = new Map(this.ledger[0]!.map(({ key, value }) => [key, value]))
+    return [...last.values()].filter((value) => value !== null).length
+  }
+
+  /** A number below `n`. */
+  below(n: number): number {
+    return Math.floor(this.draw() * n)
+  }
+
+  /** Stores numbered lines of a run. */
+  append(partition: number, run: number, first: number, count: number): void {
+    const log = this.log[partition]!
+    log.push(record(log.length, { partition, module: `m${run}`, run, first, count, bytes: 0 }).message)
+  }
+
+  /** Deals the partitions out among the members, at random. */
+  rebalance(): void {
+    this.generation++
+    const generation = this.generation
+    const shares = new Map(this.members.map((member): [Process, number[]] => [member, []]))
+    if (this.members.length > 0)
+      for (const partition of this.log.keys())
+        shares.get(this.members[this.below(this.members.length)]!)!.push(partition)
+    for (const [member, partitions] of shares) {
+      this.later(member, () => {
+        if (generation === this.generation && this.members.includes(member)) member.learn(generation, partitions)
+      })
+    }
+  }
+
+  leave(member: Process): void {
+    if (!this.members.includes(member)) return
+    this.members = this.members.filter((each) => each !== member)
+    this.rebalance()
+  }
+
+  later(of: Process, run: () => void, ms = 0): void {
+    this.steps.push({ of, run, due: this.now + ms })
+  }
+
+  /** Does one of the steps that are due, or lets time pass until one is. @returns false where nobody waits for anything */
+  async step(): Promise<boolean> {
+    const live = this.steps.filter(({ of }) => !of.dead)
+    this.steps = live
+    const awake = live.filter(({ of }) => !of.paused)
+    if (awake.length === 0) return false
+    let due = awake.filter((step) => step.due <= this.now)
+    if (due.length === 0) {
+      this.now = Math.min(...awake.map((step) => step.due))
+      due = awake.filter((step) => step.due <= this.now)
+    }
+    const step = due[this.below(due.length)]!
+    this.steps.splice(this.steps.indexOf(step), 1)
+    this.now += this.below(20)
+    step.run()
+    // Whatever follows from it without waiting.
+    await new Promise((resolve) => setImmediate(resolve))
+    return true
+  }
+}
+
+/** A root: what is on its disk. */
+export class Root {
+  readonly owner: string
+  readonly files = new Map<string, string[]>()
+  state: State = {
+    ...{ partitions: new Map(), files: new Map(), runs: new Map(), totals: new Map() },
+    ...{ index: new Map(), floor: '' },
+  }
+
+  constructor(owner: string) {
+    this.owner = owner
+  }
+
+  get lines(): string[] {
+    return [...this.files.values()].flatMap((file) => file.flatMap((piece) => piece.split('\n').filter(Boolean)))
+  }
+}
+
+/** A daemon on a root. */
+export class Process {
+  dead = false
+  paused = false
+  readonly root: Root
+  readonly subscriber: Subscriber
+  #kafka: SimulatedKafka
+  #events!: GroupEvents
+  #generation = -1
+  #positions = new Map<number, { next: number; busy: boolean }>()
+  #lengths: Map<string, FileState>
+  #waiting: { file: string; at: number; text: string }[] = []
+  #changed = new Set<string>()
+
+  constructor(kafka: SimulatedKafka, root: Root) {
+    this.#kafka = kafka
+    this.root = root
+    const state = structuredClone(root.state)
+    this.#lengths = new Map(structuredClone([...state.files]))
+    const ledger = new Ledger(structuredClone({ runs: state.runs, totals: state.totals }))
+    const clock: Clock = {
+      now: () => kafka.now,
+      sleep: (ms) => new Promise((resolve) => kafka.later(this, resolve, ms)),
+      turn: () => Promise.resolve(),
+    }
+    const ledgerTopic = new LedgerTopic({
+      ...{ log: this.#ledgerLog(), group: 'g', owner: root.owner, state, logger: log, clock },
+    })
+    const writer = this.#writer()
+    const index = { add: () => {}, sync: () => [] }
+    const landing = new Landing({
+      ...{ topic: TOPIC, state: '', ledger, layout, log },
+      ...({ writer, index } as unknown as Pick<ConstructorParameters<typeof Landing>[0], 'writer' | 'index'>),
+    })
+    this.subscriber = new Subscriber({
+      ...{ group: this.#group(), ledgerTopic, topic: TOPIC, brokers: [], rootPath: '', owner: root.owner },
+      ...{ ledger, landing, writer, index, log, clock },
+      checkpoint: { state, append: (delta) => this.#append(state, delta) },
+      admit: () => {},
+      connected: async () => {},
+      joined: () => {},
+      landed: () => {},
+    })
+    void this.subscriber.start()
+  }
+
+  /** The process is gone. Its member is one until its session is over, unless the same root starts again. */
+  kill(): void {
+    this.dead = true
+  }
+
+  async stop(): Promise<void> {
+    await this.subscriber.stop()
+    this.dead = true
+  }
+
+  /** The connection is given up, and a new one joins. */
+  lose(): void {
+    this.#generation = -1
+    this.#positions.clear()
+    this.#kafka.leave(this)
+    this.#events.away(new Error('it stands still'))
+    this.#join()
+  }
+
+  learn(generation: number, partitions: number[]): void {
+    this.#generation = generation
+    this.#positions = new Map()
+    this.#events.assigned(partitions)
+  }
+
+  #join(): void {
+    this.#kafka.later(this, () => {
+      // One root, one member: it leaves in the name of the one that was killed.
+      this.#kafka.members = this.#kafka.members.filter(({ root }) => root !== this.root)
+      this.#kafka.members.push(this)
+      this.#kafka.rebalance()
+    })
+  }
+
+  /** A question to Kafka: it is answered in two steps, at the broker and with us, and the second may be an error. */
+  #ask<T>(answer: () => T, mayFail = 0.02): Promise<T> {
+    const kafka = this.#kafka
+    return new Promise((resolve, reject) => {
+      kafka.later(this, () => {
+        if (kafka.draw() < mayFail) return kafka.later(this, () => reject(new Error('it was lost on the way there')))
+        let found: T
+        try {
+          found = answer()
+        } catch (error) {
+          return kafka.later(this, () => reject(error))
+        }
+        if (kafka.draw() < mayFail) return kafka.later(this, () => reject(new Error('it was lost on the way back')))
+        kafka.later(this, () => resolve(found))
+      })
+    })
+  }
+
+  #group(): ConstructorParameters<typeof Subscriber>[0]['group'] {
+    const kafka = this.#kafka
+    const process = this
+    return {
+      start: async (events) => {
+        this.#events = events
+        this.#join()
+      },
+      stop: async () => {
+        kafka.leave(this)
+        return true
+      },
+      commits: () =>
+        this.#ask(
+          () => new Map(Array.from(kafka.log, (_, i) => [i, kafka.commits.get(i) ?? { offset: -1, metadata: null }])),
+        ),
+      extents: () => this.#ask(() => new Map(Array.from(kafka.log, ({ length }, i) => [i, { low: 0, high: length }]))),
+      async *read(partition, from, to) {
+        for (let next = from; next < to; ) {
+          const batch = await process.#ask(() => kafka.log[partition]!.slice(next, Math.min(to, next + BATCH)))
+          next += batch.length
+          yield batch
+        }
+      },
+      begin: (starts) => {
+        for (const [partition, next] of starts) this.#positions.set(partition, { next, busy: false })
+        this.fetch()
+      },
+    }
+  }
+
+  /** Has each partition that has more bring a batch. */
+  fetch(): void {
+    for (const [partition, position] of this.#positions) {
+      const { length } = this.#kafka.log[partition]!
+      if (position.busy || position.next >= length) continue
+      position.busy = true
+      const generation = this.#generation
+      this.#kafka.later(this, () => {
+        if (this.#positions.get(partition) !== position) return
+        const messages = this.#kafka.log[partition]!.slice(position.next, position.next + 1 + this.#kafka.below(BATCH))
+        const handled = this.#events.batch({
+          partition,
+          messages,
+          high: length,
+          commit: (commits) => this.#commit(generation, commits),
+          heartbeat: async () => {},
+        })
+        const done = (landed: boolean) => {
+          position.busy = false
+          if (landed) position.next += messages.length
+          if (this.#positions.get(partition) === position) this.#kafka.later(this, () => this.fetch())
+        }
+        handled.then(done, () => done(false))
+      })
+    }
+  }
+
+  async #commit(generation: number, commits: { partition: number; offset: number; metadata: string }[]): Promise<void> {
+    const kafka = this.#kafka
+    await this.#ask(() => {
+      if (generation !== kafka.generation || !kafka.members.includes(this)) throw new Error('ILLEGAL_GENERATION')
+      for (const { partition, ...commit } of commits) kafka.commits.set(partition, commit)
+    }, 0.05)
+  }
+
+  #ledgerLog(): LedgerLog {
+    const { ledger } = this.#kafka
+    const process = this
+    return {
+      extents: () => this.#ask(() => new Map(Array.from(ledger, ({ length }, i) => [i, { low: 0, high: length }]))),
+      async *read(partition, from, to) {
+        yield await process.#ask(() => ledger[partition]!.slice(from, to))
+      },
+      // As the producer does it: until it is acknowledged, and so it may be stored twice.
+      append: async (partition, rows) => {
+        for (;;) {
+          const done = await this.#ask(() => ledger[partition]!.push(...rows), 0.1).then(
+            () => true,
+            () => false,
+          )
+          if (done) return
+        }
+      },
+    }
+  }
+
+  #append(state: State, delta: Partial<Delta>): void {
+    for (const target of [state, this.root.state]) {
+      for (const name of ['partitions', 'files', 'runs', 'totals'] as const) {
+        for (const [key, value] of structuredClone(delta[name] ?? [])) {
+          const map = target[name] as Map<unknown, unknown>
+          if (value === undefined) map.delete(key)
+          else map.set(key, value)
+        }
+      }
+    }
+  }
+
+  /** A file is its pieces by the position of their first byte. */
+  #writer() {
+    return {
+      fits: () => this.#waiting.length < 3,
+      write: (service: string, module: string, day: string, partition: number, bytes: Uint8Array) => {
+        const file = `${service}/${module}/${day}.p${partition}`
+        const state = this.#lengths.get(file) ?? { partition, length: 0, lines: 0, first: 0, last: 0 }
+        this.#lengths.set(file, state)
+        const position = state.length
+        this.#waiting.push({ file, at: position, text: Buffer.from(bytes).toString() })
+        state.length += bytes.length
+        return { file, position }
+      },
+      flush: () => {
+        for (const { file, at, text } of this.#waiting.splice(0)) {
+          const pieces = this.root.files.get(file) ?? []
+          this.root.files.set(file, pieces)
+          pieces[at] = text
+          this.#changed.add(file)
+        }
+      },
+      sync: () => {
+        const changed = Array.from(this.#changed, (file): [string, FileState] => [
+          file,
+          structuredClone(this.#lengths.get(file)!),
+        ])
+        this.#changed.clear()
+        return changed
+      },
+    }
+  }
+}
