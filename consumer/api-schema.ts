@@ -326,10 +326,13 @@ export const lineCount = z
       .int()
       .describe('Below 0 where lines came late here that another consumer counts as lost: the sum over all is whole.'),
     lostBy: z.record(z.string(), z.int()).describe('Lost lines by reason.'),
+    claimed: count.describe(
+      'Lines that are for another consumer to write, which is away: it writes them when it is back, or somebody disowns its root.',
+    ),
     doubled: count.describe('Lines that came twice and were written once.'),
     ratio: z.number().describe('`lost` by `lines`.'),
   })
-  .describe('What came of lines: `lines` = `written` + `lost`.')
+  .describe('What came of lines: `lines` = `written` + `lost` + `claimed`.')
 export type LineCount = z.infer<typeof lineCount>
 export const ledgerRow = z.object({
   ...names.partial().shape,
@@ -476,3 +479,16 @@ export const sessionAnswer = z.object({
   services: z.array(z.string()).describe('Globs of the services that may be read.'),
 })
 export type SessionAnswer = z.infer<typeof sessionAnswer>
+
+/** `GET /api/v1/roots`: the roots of which others hold partitions now, and what they claimed and have not written. */
+export const rootClaims = z.object({
+  root: z.string().describe("The root's UUID, as it stands in its `.tallyman/uuid`."),
+  state: z.enum(['claimed', 'disowned']),
+  partitions: z.array(count),
+  lines: count.describe('At most so many: what it wrote in its last seconds it may not have told.'),
+})
+export type RootClaims = z.infer<typeof rootClaims>
+export const rootsAnswer = z.object({ roots: z.array(rootClaims) })
+
+/** `POST /api/v1/roots/:root/disown`: its claims count as lost from now on. */
+export const disownParams = z.strictObject({ root: z.uuid({ error: 'must be the UUID of a root' }) })

@@ -2,9 +2,13 @@
 import type { Access } from './access.ts'
 import type { LedgerAnswer, LedgerQuery, LedgerRow, LineCount, RunRow } from './api-schema.ts'
 import { type LedgerState, lostOf, type SourceState, type Totals } from './ledger.ts'
+import type { Claimed } from './ledger-topic.ts'
 
 /** A run that has not ended and says nothing for this long is taken for one whose host died. */
 const UNFINISHED_MS = 24 * 3_600_000
+
+/** Why lines are lost that a root had claimed which will not come back. */
+const DISOWNED = 'disowned'
 
 const KEYS = {
   service: ['service'],
@@ -15,12 +19,26 @@ const KEYS = {
 
 const iso = (ms: number): string => new Date(ms).toISOString()
 
-export function countOf(
-  parts: Iterable<{ written: number; doubled: number; lost: Record<string, number> }>,
-): LineCount {
-  const count: LineCount = { lines: 0, written: 0, lost: 0, lostBy: {}, doubled: 0, ratio: 0 }
-  for (const { written, doubled, lost } of parts) {
+type Part = Pick<Totals, 'written' | 'doubled' | 'lost'> & {
+  /** Lines that a root has claimed which is away. */
+  claimed?: number
+}
+
+/** What roots that are away owe, as it adds to the totals. */
+export const owedOf = (claims: readonly Claimed[]): (Totals & Part)[] =>
+  claims.flatMap(({ state, totals }) =>
+    totals.map(({ written, lost, ...totals }) =>
+      state === 'claimed'
+        ? { ...totals, lost, written: 0, doubled: 0, claimed: written }
+        : { ...totals, lost: { ...lost, [DISOWNED]: written }, written: 0, doubled: 0 },
+    ),
+  )
+
+export function countOf(parts: Iterable<Part>): LineCount {
+  const count: LineCount = { lines: 0, written: 0, lost: 0, lostBy: {}, claimed: 0, doubled: 0, ratio: 0 }
+  for (const { written, doubled, lost, claimed = 0 } of parts) {
     count.written += written
+    count.claimed += claimed
     count.doubled += doubled
     for (const [reason, lines] of Object.entries(lost)) {
       if (lines === 0) continue
@@ -28,7 +46,7 @@ export function countOf(
       count.lostBy[reason] = (count.lostBy[reason] ?? 0) + lines
     }
   }
-  count.lines = count.written + count.lost
+  count.lines = count.written + count.lost + count.claimed
   count.ratio = count.lines === 0 ? 0 : count.lost / count.lines
   return count
 }
@@ -44,10 +62,18 @@ const matches =
     (module === undefined || names.module === module) &&
     (host === undefined || names.host === host)
 
-/** @param may which services the answer may tell of. @param now ms since 1970 */
-export function answerLedger(state: LedgerState, query: LedgerQuery, may: Access['may'], now: number): LedgerAnswer {
+/** @param claims of roots that are away. @param may which services the answer may tell of. @param now ms since 1970 */
+export function answerLedger(
+  state: LedgerState,
+  claims: readonly Claimed[],
+  query: LedgerQuery,
+  may: Access['may'],
+  now: number,
+): LedgerAnswer {
   const wanted = matches(query, may)
-  const totals = [...state.totals.values()].filter(wanted).filter(({ day }) => day >= (query.since ?? ''))
+  const totals = [...state.totals.values(), ...owedOf(claims)]
+    .filter(wanted)
+    .filter(({ day }) => day >= (query.since ?? ''))
   const total = countOf(totals)
   if (query.by === 'run') return { total, rows: runRows(state, wanted, query, now), partial: [] }
   const keys = KEYS[query.by]

@@ -23,7 +23,7 @@ import { IndexLog } from './index-log.ts'
 import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
 import { expiredOf, Ledger } from './ledger.ts'
-import { answerLedger, countOf } from './ledger-api.ts'
+import { answerLedger, countOf, owedOf } from './ledger-api.ts'
 import { kafkaLedgerLog } from './ledger-log.ts'
 import { ledgerRoutes } from './ledger-routes.ts'
 import { LedgerTopic } from './ledger-topic.ts'
@@ -119,7 +119,7 @@ try {
   const metrics: Metrics = new Metrics(
     () => landing.counts,
     () => subscriber.lag,
-    () => countOf(ledger.state.totals.values()),
+    () => countOf([...ledger.state.totals.values(), ...owedOf(subscriber.claimed)]),
   )
   metrics.figure('disk_free_bytes', "Bytes that are free on the root's disk.", () => space.now.free)
   metrics.figure('disk_paused', '1 while nothing is written because MIN_FREE would not be kept.', () =>
@@ -174,7 +174,7 @@ try {
     self,
   })
   const runsOf: RunsOf = (query, { may }) =>
-    answerLedger(ledger.state, { ...query, by: 'run' }, may, Date.now()).rows as RunRow[]
+    answerLedger(ledger.state, [], { ...query, by: 'run' }, may, Date.now()).rows as RunRow[]
   const api = await httpApi({
     log,
     tokens: TOKENS_FILE ? new Tokens(TOKENS_FILE, log) : undefined,
@@ -185,7 +185,12 @@ try {
     trouble: () => subscriber.trouble,
     metrics: metrics.registry,
     routes: [
-      ledgerRoutes({ ledger: ledger.state, verify: (query, may) => verify(root.path, checkpoint.state, query, may) }),
+      ledgerRoutes({
+        ledger: ledger.state,
+        claimed: () => subscriber.claimed,
+        disown: (root) => ledgerTopic.disown(root),
+        verify: (query, may) => verify(root.path, checkpoint.state, query, may, owedOf(subscriber.claimed)),
+      }),
       readingRoutes({
         ...{ history: { rows, text }, overview: { rows, manifests, ledger: ledger.state }, hub },
         ...{ root: realpathSync(root.path), files: checkpoint.state.files },

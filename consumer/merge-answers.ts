@@ -207,6 +207,7 @@ function addCounts(counts: readonly LineCount[]): LineCount {
     lost,
     // What one lost and another took back.
     lostBy: Object.fromEntries(Object.entries(lostBy).filter(([, lines]) => lines !== 0)),
+    claimed: sum(counts.map(({ claimed }) => claimed)),
     doubled: sum(counts.map(({ doubled }) => doubled)),
     ratio: lines === 0 ? 0 : lost / lines,
   }

@@ -15,6 +15,7 @@ import type { Loss, Problem, VerifyAnswer, VerifyQuery } from './api-schema.ts'
 import type { State } from './checkpoint.ts'
 import { FileReader } from './file-reader.ts'
 import { type Row, readIndex } from './index-log.ts'
+import type { Totals } from './ledger.ts'
 import { countOf } from './ledger-api.ts'
 import { nameOf, pathComponent } from './names.ts'
 
@@ -24,19 +25,21 @@ const WINDOW_ROWS = 20_000
 /**
  * @param state what the checkpoint says, which does not change while this runs but by growing
  * @param may which services are looked at
+ * @param owed what roots that are away have claimed, as it adds to the totals
  */
 export async function verify(
   root: string,
   state: State,
   query: VerifyQuery,
   may: Access['may'],
+  owed: readonly Totals[] = [],
 ): Promise<VerifyAnswer> {
   const { since = '' } = query
   const named = (of: { service: string; module: string }): boolean =>
     may(of.service) &&
     (query.service === undefined || of.service === query.service) &&
     (query.module === undefined || of.module === query.module)
-  const totals = [...state.totals.values()].filter((of) => named(of) && of.day >= since)
+  const totals = [...state.totals.values(), ...owed].filter((of) => named(of) && of.day >= since)
   const [kept, removed] = [false, true].map((gone) => totals.filter(({ day }) => day < state.floor === gone))
   const found: VerifyAnswer = {
     files: 0,

@@ -247,7 +247,7 @@ export class PageApi {
     server.get('/api/v1/ledger', async (): Promise<LedgerAnswer> => {
       const of = (lines: number, lostBy: Record<string, number>): LineCount => {
         const lost = Object.values(lostBy).reduce((sum, n) => sum + n, 0)
-        return { lines, written: lines - lost, lost, lostBy, doubled: 0, ratio: lines ? lost / lines : 0 }
+        return { lines, written: lines - lost, lost, lostBy, claimed: 0, doubled: 0, ratio: lines ? lost / lines : 0 }
       }
       const rows = MADE.map(({ service, module }, m) => ({
         ...{ service, module, last: new Date().toISOString() },

@@ -12,7 +12,14 @@ beforeAll(async () => {
     log: pino({ level: 'silent' }),
     trouble: () => undefined,
     metrics: new Registry(),
-    routes: [ledgerRoutes({ ledger: new Ledger().state, verify: async () => nothing as never })],
+    routes: [
+      ledgerRoutes({
+        ledger: new Ledger().state,
+        claimed: () => [],
+        disown: async () => [],
+        verify: async () => nothing as never,
+      }),
+    ],
   })
 })
 afterAll(() => api.close())

@@ -54,7 +54,7 @@ type Holdings = {
   days?: shapes.ModuleDay[]
 }
 
-const NO_LINES: shapes.LineCount = { lines: 0, written: 0, lost: 0, lostBy: {}, doubled: 0, ratio: 0 }
+const NO_LINES: shapes.LineCount = { lines: 0, written: 0, lost: 0, lostBy: {}, claimed: 0, doubled: 0, ratio: 0 }
 const end = (lines: number, limited = false): shapes.EndEvent => ({ type: 'end', lines, limited, partial: [] })
 
 const routesOf =
@@ -268,6 +268,7 @@ describe('any consumer', () => {
       written,
       lost,
       lostBy: lost === 0 ? {} : { gap: lost },
+      claimed: 0,
       doubled: 0,
       ratio: 0,
     })

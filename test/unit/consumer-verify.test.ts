@@ -214,11 +214,11 @@ describe('verification', () => {
       ...{ files: 0, bytes: 0, problems: [], losses: [] },
       total: { lines: 0, lost: 0 },
     })
-    expect(answerLedger(state, { by: 'service' }, accessTo('clerk', ['shop']).may, NOON)).toMatchObject({
+    expect(answerLedger(state, [], { by: 'service' }, accessTo('clerk', ['shop']).may, NOON)).toMatchObject({
       total: { lines: 30 },
       rows: [{ service: 'shop' }],
     })
-    expect(answerLedger(state, { by: 'run' }, accessTo('clerk', ['shop']).may, NOON).rows).toHaveLength(2)
+    expect(answerLedger(state, [], { by: 'run' }, accessTo('clerk', ['shop']).may, NOON).rows).toHaveLength(2)
   })
 })
 
@@ -228,19 +228,19 @@ describe('the ledger, asked', () => {
     const state = await rootWith(root.path, [...CHUNKS, { run: 1, from: 15, to: 22 }])
     const now = NOON + 1000
     for (const by of ['service', 'module', 'day', 'host'] as const) {
-      const { rows, total } = answerLedger(state, { by }, ANYBODY.may, now)
+      const { rows, total } = answerLedger(state, [], { by }, ANYBODY.may, now)
       expect(rows).toHaveLength(1)
       expect(rows[0]).toMatchObject({ service: 'shop', lines: 32, written: 32, lost: 0, doubled: 6 })
       expect(total).toMatchObject({ lines: 32, doubled: 6 })
     }
-    expect(answerLedger(state, { by: 'module', since: '2026-11-24' }, ANYBODY.may, now).rows).toEqual([])
+    expect(answerLedger(state, [], { by: 'module', since: '2026-11-24' }, ANYBODY.may, now).rows).toEqual([])
   })
 
   it('by run, says whether its end was seen, and tells one that is silent for a day apart', async () => {
     using root = temporaryFolder()
     const state = await rootWith(root.path, CHUNKS)
     const states = (now: number) =>
-      answerLedger(state, { by: 'run' }, ANYBODY.may, now).rows.map((row) => 'state' in row && row.state)
+      answerLedger(state, [], { by: 'run' }, ANYBODY.may, now).rows.map((row) => 'state' in row && row.state)
     expect(states(NOON)).toEqual(['open', 'open'])
     expect(states(NOON + 25 * 3_600_000)).toEqual(['unfinished', 'unfinished'])
   })
