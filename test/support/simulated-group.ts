@@ -10,7 +10,7 @@ import type { KafkaMessage } from 'kafkajs'
 import pino from 'pino'
 import type { Delta, FileState, State } from '../../consumer/checkpoint.ts'
 import { Days } from '../../consumer/days.ts'
-import { Landing } from '../../consumer/landing.ts'
+import { Landing, type LandingOptions } from '../../consumer/landing.ts'
 import { Layout } from '../../consumer/layout.ts'
 import { Ledger } from '../../consumer/ledger.ts'
 import { type LedgerLog, LedgerTopic } from '../../consumer/ledger-topic.ts'
@@ -176,7 +176,7 @@ export class Process {
     const index = { add: () => {}, sync: () => [] }
     const landing = new Landing({
       ...{ topic: TOPIC, state: '', ledger, layout, log },
-      ...({ writer, index } as unknown as Pick<ConstructorParameters<typeof Landing>[0], 'writer' | 'index'>),
+      ...({ writer, index, letters: undefined } as unknown as Pick<LandingOptions, 'writer' | 'index' | 'letters'>),
     })
     this.subscriber = new Subscriber({
       ...{ group: this.#group(), ledgerTopic, topic: TOPIC, brokers: [], rootPath: '', owner: root.owner },
