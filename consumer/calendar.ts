@@ -21,20 +21,19 @@ export class Calendar {
   #clocks: Clocks
   #newest: () => number
   /** What was seen last, and when. */
-  #seen = Number.NEGATIVE_INFINITY
+  #seen: number
   #at: number
 
   /**
-   * @param newest when the newest of the records was appended that have landed, ms since 1970
-   * @param files days that files are of
+   * @param newest when the newest of the records was appended that have landed, ms since 1970; 0 before the first
+   * @param earlier when that of an earlier daemon's was
    */
-  constructor(days: Days, newest: () => number, files: Iterable<string>, clocks = CLOCKS) {
+  constructor(days: Days, newest: () => number, earlier: number, clocks = CLOCKS) {
     this.#days = days
     this.#newest = newest
     this.#clocks = clocks
     this.#at = clocks.passed()
-    // A file's day is that of some record, or the one after that.
-    for (const day of files) this.#seen = Math.max(this.#seen, days.named(day).start)
+    this.#seen = earlier
   }
 
   /** ms since 1970. */
@@ -48,10 +47,9 @@ export class Calendar {
     return Math.min(this.#clocks.now(), this.#seen + passed - this.#at)
   }
 
-  /** The day that it is; the empty name, which is before all days, while nothing tells. */
+  /** The day that it is; while nothing tells, the first that there was. */
   get today(): string {
-    const { now } = this
-    return Number.isFinite(now) ? this.#days.at(now).name : ''
+    return this.#days.at(this.now).name
   }
 
   /** Whether a day has been over for so many ms. */

@@ -71,6 +71,8 @@ export type State = LedgerState & {
   index: Map<string, number>
   /** The first day that is kept: files of earlier ones are removed, or about to be. */
   floor: string
+  /** When the newest of the records was appended, ms since 1970; 0 before the first. */
+  appended: number
 }
 
 /** What has changed; `undefined` for what is forgotten. */
@@ -79,6 +81,7 @@ export type Delta = LedgerChanges & {
   files: [string, FileState | undefined][]
   index: [string, number | undefined][]
   floor?: string
+  appended?: number
 }
 
 const MAGIC = Buffer.from('tallyman checkpoint 3\n')
@@ -149,6 +152,7 @@ const payload = z.object({
   totals: z.array(z.tuple([z.string(), totalsState])),
   index: z.array(z.tuple([z.string(), z.union([z.null(), offset])])),
   floor: z.string().exactOptional(),
+  appended: offset.exactOptional(),
 })
 
 function entry(delta: Delta): Buffer {
@@ -176,6 +180,7 @@ function apply(state: State, delta: Delta | z.infer<typeof payload>): void {
   applyTo(state.totals, delta.totals)
   applyTo(state.index, delta.index)
   if (delta.floor !== undefined) state.floor = delta.floor
+  state.appended = Math.max(state.appended, delta.appended ?? 0)
 }
 
 /** Enters the entries of `bytes` into `state`. @returns the offset behind the last good one */
@@ -209,7 +214,7 @@ export class Checkpoint {
     this.#path = path
     this.state = {
       ...{ partitions: new Map(), files: new Map(), runs: new Map() },
-      ...{ totals: new Map(), index: new Map(), floor: '' },
+      ...{ totals: new Map(), index: new Map(), floor: '', appended: 0 },
     }
     let bytes: Buffer
     try {
@@ -276,10 +281,10 @@ export class Checkpoint {
 
   /** @returns the length of the new file */
   #writeSnapshot(): number {
-    const { partitions, files, runs, totals, index, floor } = this.state
+    const { partitions, files, runs, totals, index, floor, appended } = this.state
     const all: Delta = {
       ...{ partitions: [...partitions], files: [...files], index: [...index] },
-      ...{ runs: [...runs], totals: [...totals], floor },
+      ...{ runs: [...runs], totals: [...totals], floor, appended },
     }
     const bytes = Buffer.concat([MAGIC, entry(all)])
     replaceFile(this.#path, bytes, true)

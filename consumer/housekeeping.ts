@@ -45,7 +45,7 @@ export function housekeepingOf(sources: HousekeepingSources): Housekeeping {
   const { KEEP_DAYS: keepDays } = settings
   // Apart from landing's, which knows few days and has them at hand.
   const days = new Days(settings.TZ_FILES)
-  const calendar = new Calendar(days, () => landing.newest, manifests.files.keys())
+  const calendar = new Calendar(days, () => landing.newest, checkpoint.state.appended)
   const shared = {
     root: root.path,
     ...{ disk, checkpoint, manifests, calendar, writer, log },
@@ -59,10 +59,7 @@ export function housekeepingOf(sources: HousekeepingSources): Housekeeping {
     ...{ ...shared, index, layout, keepDays, keepBytes: settings.KEEP_BYTES },
     checkpointed: (work) => sources.subscriber.checkpointed(work),
   })
-  const expire = async (): Promise<void> => {
-    const { today } = calendar
-    if (today !== '') await letters.expire(days.named(dayAfter(today, -keepDays)).start)
-  }
+  const expire = () => letters.expire(days.named(dayAfter(calendar.today, -keepDays)).start)
   const { removed } = retention
   const { compressed } = compression
   metrics.figure('files_removed_total', 'Files of days that are not kept any more.', () => removed.files)

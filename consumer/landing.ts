@@ -32,8 +32,8 @@ export type LandingOptions = {
 
 export class Landing {
   readonly counts: Counts = { records: 0, lines: 0, doubled: 0, misdated: 0, undecodable: 0 }
-  /** When the newest of the records was appended, ms since 1970. */
-  newest = Number.NEGATIVE_INFINITY
+  /** When the newest of the records was appended that have landed, ms since 1970; 0 before the first. */
+  newest = 0
   /** When the first lines of the chunks since `takeTimes` were printed, ms since 1970. */
   #times: number[] = []
   #topic: string

@@ -88,7 +88,6 @@ export class Retention {
     const { calendar, manifests, checkpoint, keepDays, keepBytes = Number.POSITIVE_INFINITY } = this.#options
     const { today } = calendar
     const { files, floor: before } = checkpoint.state
-    if (today === '') return before
     const byDays = dayAfter(today, -keepDays)
     let floor = byDays > before ? byDays : before
     const kept = [...manifests.files].filter(([day]) => day >= floor).sort(([a], [b]) => (a < b ? -1 : 1))

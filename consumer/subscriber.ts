@@ -78,7 +78,7 @@ export type SubscriberOptions = {
   owner: string
   checkpoint: Pick<Checkpoint, 'state' | 'append'>
   ledger: Ledger
-  landing: Pick<Landing, 'land' | 'count' | 'takeTimes'>
+  landing: Pick<Landing, 'land' | 'count' | 'newest' | 'takeTimes'>
   writer: Pick<Writer, 'flush' | 'sync'>
   index: Pick<IndexLog, 'sync'>
   log: Logger
@@ -559,7 +559,7 @@ export class Subscriber {
     this.#checkpointDue = false
     if (this.#changed.size === 0) return
     const began = this.#clock.now()
-    const { checkpoint, ledger, writer, index } = this.#options
+    const { checkpoint, ledger, landing, writer, index } = this.#options
     const delta = {
       partitions: Array.from(this.#changed, (partition): [number, PartitionState] => [
         partition,
@@ -568,6 +568,7 @@ export class Subscriber {
       files: [] as ReturnType<Writer['sync']>,
       index: [] as ReturnType<IndexLog['sync']>,
       ...ledger.takeChanges(),
+      appended: landing.newest,
     }
     this.#changed.clear()
     // A batch that was broken off is in the ledger already: its bytes have to be in the files by then, too.

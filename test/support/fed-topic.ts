@@ -37,9 +37,9 @@ export class FedTopic {
     return this.#runs.reduce((sum, { next }) => sum + next - 1, 0)
   }
 
-  /** Stores the next `count` lines of each run, each a chunk. */
-  async feed(count: number): Promise<void> {
-    const time = BigInt(Date.now()) * 1_000_000n
+  /** Stores the next `count` lines of each run, each a chunk. @param at when they say that they were printed, ms since 1970 */
+  async feed(count: number, at = Date.now()): Promise<void> {
+    const time = BigInt(at) * 1_000_000n
     await this.#kafka.produce(
       this.name,
       this.#runs.map((run) => {

@@ -68,7 +68,7 @@ export class Keeping {
     const { checkpoint, landing, writer, index, layout } = this.life
     this.manifests = new Manifests(checkpoint)
     const clocks = { now: () => now, passed: () => now }
-    const calendar = new Calendar(new Days('UTC'), () => landing.newest, this.manifests.files.keys(), clocks)
+    const calendar = new Calendar(new Days('UTC'), () => landing.newest, checkpoint.state.appended, clocks)
     const shared = {
       root,
       disk: steps.of(disk),

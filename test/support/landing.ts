@@ -145,6 +145,7 @@ export class Life {
       ...this.ledger.takeChanges(),
       files: this.writer.sync(),
       index: this.index.sync(),
+      appended: this.landing.newest,
     })
     this.#changed.clear()
   }

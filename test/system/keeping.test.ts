@@ -1,0 +1,196 @@
+/** What becomes of files that nobody writes any more, of a disk that fills up, and of records that can't be decoded. */
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { ChunkEncoder } from '../../wire/chunk.ts'
+import { chunkOf } from '../support/chunk.ts'
+import { Consumer } from '../support/consumer.ts'
+import { command } from '../support/engine.ts'
+import { FedTopic } from '../support/fed-topic.ts'
+import { Kafka } from '../support/kafka.ts'
+import { until } from '../support/until.ts'
+
+const DAY_MS = 86_400_000
+const YESTERDAY = Date.now() - DAY_MS
+const DAY = new Date(YESTERDAY).toISOString().slice(0, 10)
+const SMALL_DISK_BYTES = 64 * 1024 * 1024
+
+const stack = new AsyncDisposableStack()
+let folder: string
+let kafka: Kafka
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'tallyman-keeping-'))
+  stack.defer(() => rmSync(folder, { recursive: true, force: true }))
+  kafka = stack.use(await Kafka.start('keeping'))
+})
+afterAll(() => stack.disposeAsync())
+
+/** A consumer of a topic of its own, which is there once it has started. */
+async function consumerOf(topic: string, root: string, differing: Record<string, string>): Promise<Consumer> {
+  const settings = {
+    ...{ KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: topic, KAFKA_GROUP: topic, ROOT: root },
+    ...{ KAFKA_PARTITIONS: '2', KAFKA_REPLICATION: '1', MIN_FREE: '1m', ...differing },
+  }
+  return Consumer.create(settings, join(folder, `${topic}.log`))
+}
+
+async function ask<T>(consumer: Consumer, path: string, init?: RequestInit): Promise<T> {
+  return (await fetch(`${consumer.url}/api/v1/${path}`, init)).json() as Promise<T>
+}
+
+const landed = (consumer: Consumer, lines: number): Promise<unknown> =>
+  until(`${lines} lines have landed`, async () => {
+    const { total } = await ask<{ total: { written: number } }>(consumer, 'ledger')
+    return total.written === lines
+  })
+
+const problemsOf = async (consumer: Consumer): Promise<unknown[]> =>
+  (await ask<{ problems: unknown[] }>(consumer, 'verify')).problems
+
+const execute = promisify(execFile)
+
+/** A reader of a module's folder that is not ours. @returns undefined when it has to look again, which it knows by itself */
+async function readBy(reader: 'zstdcat' | 'rg', module: string): Promise<string | undefined> {
+  const names = readdirSync(module)
+  // The moment between two calls of the kernel, in which a file has both of its names.
+  if (names.some((name) => names.includes(`${name}.zst`))) return undefined
+  const files = names.map((name) => join(module, name))
+  const [file, ...args] =
+    reader === 'rg' ? ['rg', '-z', '-a', '-N', '--no-filename', '', module] : ['zstdcat', '-f', ...files]
+  try {
+    return (await execute(file!, args, { maxBuffer: 64 * 1024 * 1024, encoding: 'latin1' })).stdout
+  } catch (error) {
+    // It had a file's name from before the file was compressed, and says so.
+    if (/No such file|can't stat/.test((error as { stderr: string }).stderr)) return undefined
+    throw error
+  }
+}
+
+it('SIGKILLed while it compresses: zstdcat and rg find each line once all the time', async () => {
+  const root = join(folder, 'compressed')
+  await using consumer = await consumerOf('compressed', root, { COMPRESS: 'none', COMPRESS_AFTER: '0s' })
+  await consumer.start()
+  const topic = new FedTopic(kafka, 'compressed', 2, 60)
+  for (let i = 0; i < 15; i++) await topic.feed(100, YESTERDAY)
+  await landed(consumer, topic.lines)
+  await consumer.stop()
+  const modules = readdirSync(join(root, 'fed')).map((name) => join(root, 'fed', name))
+  const plain = new Map(modules.map((module) => [module, readFileSync(join(module, `${DAY}.log`), 'latin1')]))
+
+  let reading = true
+  let reads = 0
+  const readers = (['zstdcat', 'rg'] as const).map(async (reader) => {
+    for (let i = 0; reading; i++) {
+      const module = modules[i % modules.length]!
+      const text = await readBy(reader, module)
+      if (text === undefined) continue
+      reads++
+      expect(text === plain.get(module), `${reader} ${module}: ${text.length} bytes`).toBe(true)
+    }
+  })
+  const compressed = () => modules.filter((module) => readdirSync(module).includes(`${DAY}.log.zst`)).length
+  try {
+    for (const target of [3, 12, 25, 40]) {
+      consumer.start({ COMPRESS: 'zst' }).catch(() => {})
+      await until(`${target} files are compressed. It said:\n${consumer.lastWords}`, () => compressed() >= target)
+      await consumer.kill()
+    }
+    await consumer.start()
+    await until('all files are compressed', () => compressed() === modules.length)
+    await until('readers have seen that', () => reads > 2 * modules.length)
+  } finally {
+    reading = false
+    await Promise.all(readers)
+  }
+  for (const module of modules) expect(readdirSync(module)).toEqual([`${DAY}.log.zst`])
+  expect(await problemsOf(consumer)).toEqual([])
+
+  await topic.feed(1, YESTERDAY)
+  await landed(consumer, topic.lines)
+  const segments = readdirSync(modules[0]!).filter((name) => !name.startsWith(`${DAY}.log`))
+  expect(segments).toEqual([expect.stringMatching(/\.1\.log/)])
+  expect(await readBy('zstdcat', modules[0]!)).toContain(plain.get(modules[0]!)!)
+
+  await topic.feed(1)
+  await landed(consumer, topic.lines)
+  await consumer.stop()
+  await consumer.start({ KEEP_BYTES: '1' })
+  await until('yesterday is removed', () => modules.every((module) => !readdirSync(module).join().includes(DAY)))
+  const { problems, removed, total } = await ask<{ problems: unknown[]; removed: number; total: { written: number } }>(
+    consumer,
+    'verify',
+  )
+  expect(problems).toEqual([])
+  expect({ removed, written: total.written }).toEqual({ removed: 90_060, written: 60 })
+})
+
+it('a disk that is nearly full: it pauses, says so, and goes on by itself', async () => {
+  const root = join(folder, 'small')
+  await command('mkdir', root)
+  await command('mount', '-t', 'tmpfs', '-o', `size=${SMALL_DISK_BYTES}`, 'tallyman-test', root)
+  stack.defer(() => void command('umount', '-l', root))
+  await using consumer = await consumerOf('small', root, { MIN_FREE: '32m' })
+  await consumer.start()
+  const topic = new FedTopic(kafka, 'small', 2, 4)
+  await topic.feed(100)
+  await landed(consumer, topic.lines)
+  writeFileSync(join(root, 'somebody-elses'), Buffer.alloc(SMALL_DISK_BYTES * 0.6))
+  const before = topic.lines
+  await topic.feed(100)
+  const reason = await until('it says why it pauses', async () => {
+    const answer = await fetch(`${consumer.url}/readyz`)
+    return answer.status === 503 && ((await answer.json()) as { reason: string }).reason
+  })
+  expect(reason).toMatch(/MIN_FREE keeps 33554432/)
+  expect(await (await fetch(`${consumer.url}/metrics`)).text()).toContain('tallyman_disk_paused 1')
+  const { total } = await ask<{ total: { written: number } }>(consumer, 'ledger')
+  expect(total.written).toBe(before)
+  // It ends in good order, too.
+  expect(await consumer.stop()).toBe(0)
+  const starting = consumer.start()
+  await until('it pauses again', async () => (await fetch(`${consumer.url}/readyz`)).status === 503)
+  rmSync(join(root, 'somebody-elses'))
+  await starting
+  await landed(consumer, topic.lines)
+  expect(topic.wrong([root])).toEqual({ lost: [], doubled: [] })
+})
+
+it('a record that can be decoded by now is replayed, and what it left as lost is taken back', async () => {
+  const root = join(folder, 'letters')
+  await using consumer = await consumerOf('letters', root, {})
+  await consumer.start()
+  const record = (first: number) =>
+    new ChunkEncoder()
+      .encode(
+        chunkOf({
+          ...{ run: 'ab'.repeat(16), service: 'shop', module: 'web', host: 'h', attrs: {}, first: [first, 1] },
+          container: { id: 'c', name: 'web-1', image: 'i' },
+          lines: [
+            { source: 'stdout', number: first, time: String(BigInt(Date.now()) * 1_000_000n), text: `line ${first}` },
+          ],
+        }),
+      )
+      .slice()
+  const values = [record(1), Buffer.from('what a newer driver wrote'), record(3)]
+  await kafka.produce(
+    'letters',
+    values.map((value) => ({ partition: 1, key: 'shop/web', value })),
+  )
+  await landed(consumer, 2)
+  const { letters } = await ask<{ letters: { name: string }[] }>(consumer, 'dead-letters')
+  expect(letters).toMatchObject([{ name: 'letters-1-1', partition: 1, offset: 1, reason: 'not-msgpack' }])
+  const replay = () => ask(consumer, 'dead-letters/replay', { method: 'POST', headers, body: '{}' })
+  const headers = { 'content-type': 'application/json' }
+  expect(await replay()).toMatchObject({ replayed: [], failed: [{ name: 'letters-1-1' }] })
+  // In place of a version that can read it.
+  writeFileSync(join(root, '.tallyman/dead-letters/letters-1-1.value'), record(2))
+  expect(await replay()).toEqual({ replayed: [{ name: 'letters-1-1', lines: 1 }], failed: [] })
+  await landed(consumer, 3)
+  expect(await ask(consumer, 'ledger')).toMatchObject({ total: { written: 3, lost: 0 } })
+  expect(await ask(consumer, 'dead-letters')).toMatchObject({ letters: [] })
+  const text = readFileSync(join(root, `shop/web/${new Date().toISOString().slice(0, 10)}.log`), 'utf8')
+  expect(text.match(/line \d/g)).toEqual(['line 1', 'line 3', 'line 2'])
+})
