@@ -9,7 +9,7 @@
 import { type Signal, useSignal } from '@preact/signals'
 import { useEffect, useRef } from 'preact/hooks'
 import uPlot from 'uplot'
-import { hueOf } from './catalog.ts'
+import { hueOf, modules } from './catalog.ts'
 import 'uplot/dist/uPlot.min.css'
 import type { HistogramAnswer } from '../consumer/api-schema.ts'
 import type { Api } from './api.ts'
@@ -106,7 +106,7 @@ export function Histogram({ api, view, now, onRange, onBy }: Props) {
     if (!data || !place.current || width.value < 50) return
     const plot = draw(place.current, data, series, width.value, hovered, (span) => choose.current(span))
     return () => plot.destroy()
-  }, [answer.value, width.value, theme.value, zone.value])
+  }, [answer.value, width.value, theme.value, zone.value, modules.value.length])
 
   const at = hovered.value
   const step = answer.value?.step ?? 0
@@ -207,7 +207,13 @@ function draw(
       },
       axes: [
         { ...axis, size: 22, gap: 4, grid: { show: false }, space: 90, values: (_self, ticks) => tickWords(ticks) },
-        { ...axis, size: 42, gap: 4, space: 28, values: (_self, ticks) => ticks.map(brief) },
+        {
+          ...axis,
+          size: 42,
+          gap: 4,
+          space: 28,
+          values: (_self, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? brief(tick) : '')),
+        },
       ],
       series: [
         {},

@@ -5,7 +5,7 @@
  * - It follows its end while it is at its end; whoever scrolls up by hand holds the feed, and coming back to the end lets it go on.
  * - What is in sight stays where it is when earlier rows are put before it or let go of.
  */
-import { type Signal, useSignal, useSignalEffect } from '@preact/signals'
+import { type Signal, signal, useSignal, useSignalEffect } from '@preact/signals'
 import {
   elementScroll,
   observeElementOffset,
@@ -13,10 +13,17 @@ import {
   Virtualizer,
   type VirtualizerOptions,
 } from '@tanstack/virtual-core'
-import { useEffect, useLayoutEffect, useMemo, useReducer, useRef } from 'preact/hooks'
+import { useCallback, useEffect, useLayoutEffect, useMemo, useReducer, useRef } from 'preact/hooks'
 import { CAPACITY, type Feed, type Row } from './feed.ts'
 import { LogRow, type Wanted } from './log-row.tsx'
 import { density, fields, wrap, zone } from './preferences.ts'
+
+/** Rows wrap in a window this narrow whatever is preferred, see page.css. */
+const NARROW = matchMedia('(max-width: 560px)')
+const narrow = signal(NARROW.matches)
+NARROW.addEventListener('change', () => {
+  narrow.value = NARROW.matches
+})
 
 /** Distance from the end, px, that still counts as there. */
 const AT_END = 24
@@ -55,18 +62,24 @@ export function LogList({
   const scroller = useRef<HTMLDivElement>(null)
   const [, draw] = useReducer((n: number) => n + 1, 0)
   const byHand = useRef(0)
+  /** Whether somebody moved it. */
+  const touched = useRef(false)
   const version = useSignal(0)
+  const follows = live && !feed.held.value
+  // A new function tells the virtualizer that rows have changed.
+  const keyOf = useCallback((index: number) => feed.at(index)?.key ?? index, [feed, version.value])
   const height = density.value === 'compact' ? 20 : 25
   const options: VirtualizerOptions<HTMLDivElement, HTMLDivElement> = {
     count: feed.length,
     getScrollElement: () => scroller.current,
     estimateSize: () => height,
-    getItemKey: (index) => feed.at(index)?.key ?? index,
+    getItemKey: keyOf,
     scrollToFn: elementScroll,
     observeElementRect,
     observeElementOffset,
     overscan: 12,
-    anchorTo: 'end',
+    // Keeping what is in sight in its place costs a walk over all rows: needless where the end is followed.
+    anchorTo: follows ? 'start' : 'end',
     scrollEndThreshold: AT_END,
     onChange: () => draw(0),
   }
@@ -79,24 +92,25 @@ export function LogList({
     draw(0)
   })
 
-  const follows = live && !feed.held.value
   useLayoutEffect(() => {
     // Sizes that were measured are kept by key for ever; a tail has ever new ones.
     if (virtual.itemSizeCache.size > 2 * CAPACITY) virtual.measure()
-    if (follows) virtual.scrollToEnd()
+    // History begins at its end, too, where the newest is, and stays there while it comes in.
+    if (follows || !touched.current) virtual.scrollToEnd()
   }, [version.value, follows, virtual])
-  // History begins at its end, too: that is where the newest is.
-  const filled = feed.length > 0
-  useLayoutEffect(() => {
-    if (filled && !live) virtual.scrollToEnd()
-  }, [filled, live, virtual])
-  useLayoutEffect(() => virtual.measure(), [wrap.value, density.value, fields.value, virtual])
+  useLayoutEffect(() => virtual.measure(), [narrow.value, wrap.value, density.value, fields.value, virtual])
 
   useEffect(() => {
     handle.current = {
-      scrollTo: (index) => virtual.scrollToIndex(index, { align: 'auto' }),
+      scrollTo: (index) => {
+        touched.current = true
+        virtual.scrollToIndex(index, { align: 'auto' })
+      },
       toEnd: () => virtual.scrollToEnd(),
-      toStart: () => virtual.scrollToOffset(0),
+      toStart: () => {
+        touched.current = true
+        virtual.scrollToOffset(0)
+      },
       page: (by) => scroller.current?.scrollBy({ top: by * (scroller.current.clientHeight - 2 * height) }),
     }
   })
@@ -116,6 +130,7 @@ export function LogList({
   }
   const scrolled = (): void => {
     if (performance.now() - byHand.current > BY_HAND_MS) return
+    touched.current = true
     if (scroller.current?.scrollTop === 0) onStart()
     if (!live) return
     if (virtual.isAtEnd(AT_END)) {
@@ -123,6 +138,8 @@ export function LogList({
       feed.release()
     } else feed.hold()
   }
+  // Rows that are all of one height are not measured: that would lay the list out anew for each.
+  const varies = wrap.value === 'on' || narrow.value
   const items = virtual.getVirtualItems()
   return (
     <div
@@ -146,7 +163,7 @@ export function LogList({
             // biome-ignore lint/a11y/useKeyWithClickEvents: Enter opens the current row, see keys.ts
             <div
               key={key}
-              ref={virtual.measureElement}
+              ref={varies || unfolded.value.has(row.key) ? virtual.measureElement : null}
               data-index={index}
               data-at={row.key}
               class="item"

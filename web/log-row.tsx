@@ -1,12 +1,10 @@
 /** A row: a line with its time and where it comes from; a trace or a JSON object behind it unfolds. */
 
-import { ChevronRight } from 'lucide'
 import { memo } from 'preact/compat'
 import { useMemo } from 'preact/hooks'
 import type { Line } from '../consumer/api-schema.ts'
 import { hueOf } from './catalog.ts'
 import { levelOfRow, type Row } from './feed.ts'
-import { Icon } from './icon.tsx'
 import { fieldsOf, summaryOf } from './json.ts'
 import { JsonTree } from './json-tree.tsx'
 import { Pieces, placesOf } from './pieces.tsx'
@@ -53,7 +51,7 @@ export const LogRow = memo(({ row, current, unfolded, wanted, withService, onTog
             onToggle(row)
           }}
         >
-          <Icon of={ChevronRight} size={12} />
+          <span class="twist" />
         </button>
       ) : (
         <span class="fold" />

@@ -12,6 +12,8 @@ import { goToLines } from './route.ts'
 import { brief } from './words.ts'
 
 const SHOWN = 60
+/** What is found is shown in this order, the best of each kind first. */
+const KINDS = ['service', 'module', 'host', 'container', 'command']
 const fuzzy = new uFuzzy({ intraMode: 1, intraIns: 1, interChars: '.' })
 
 type Choice = { text: string; kind: string; icon: typeof Box; note: string; choose(): void }
@@ -62,7 +64,8 @@ export function Picker({ onClose, onCommand }: { onClose(): void; onCommand(comm
     )
     if (!indexes) return []
     if (!info || !order) return indexes.slice(0, SHOWN).map((i) => ({ choice: choices[i]!, ranges: [] }))
-    return order.slice(0, SHOWN).map((i) => ({ choice: choices[info.idx[i]!]!, ranges: info.ranges[i] ?? [] }))
+    const ranked = order.map((i) => ({ choice: choices[info.idx[i]!]!, ranges: info.ranges[i] ?? [] }))
+    return ranked.sort((a, b) => KINDS.indexOf(a.choice.kind) - KINDS.indexOf(b.choice.kind)).slice(0, SHOWN)
   }, [typed.value, choices])
 
   const choose = (choice: Choice | undefined): void => {

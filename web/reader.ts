@@ -16,7 +16,7 @@ export const HISTORY_CAPACITY = 50_000
 /** A hidden page draws no frames, and takes its lines in so often, ms. */
 const HIDDEN_MS = 500
 /** Lines are taken in no more often than every so many ms: nobody reads faster. */
-const FRAME_MS = 80
+const FRAME_MS = 100
 
 let drawn = 0
 function frame(flush: () => void): void {
