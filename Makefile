@@ -36,6 +36,7 @@ unit: $(STAMP) ## the unit tests
 	@$(VITEST) --project unit $(call REPORT,unit)
 
 system: images ## the system tests, on a real engine, plugin and Kafka
+	@setup/chromium.sh
 	@KAFKA_IMAGE=$$(setup/kafka-image.sh | tail -n 1) TESTCONTAINERS_RYUK_DISABLED=true \
 	  $(VITEST) --project system $(call REPORT,system)
 

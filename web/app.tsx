@@ -99,7 +99,7 @@ export function App() {
         Skip to the lines
       </a>
       <header class="top">
-        <a class="brand" href={linkTo({ ...view.value, page: 'overview' })} onClick={follow}>
+        <a class="brand" aria-label="tallyman" href={linkTo({ ...view.value, page: 'overview' })} onClick={follow}>
           <img src="./mark.svg" alt="" width="22" height="22" />
           <span>tallyman</span>
         </a>

@@ -370,7 +370,7 @@ function StatusBar({ reader, onPause, onOlder, onSave }: StatusProps) {
               : 'Reading…'}
           </span>
           <progress
-            aria-label="Search"
+            aria-label="How far the search is"
             {...(progress && progress.bytesTotal > 0 ? { value: progress.bytes / progress.bytesTotal, max: 1 } : {})}
           />
           <button type="button" class="ghost small" onClick={() => history.cancel()}>

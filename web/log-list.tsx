@@ -133,7 +133,9 @@ export function LogList({
     touched.current = true
     if (scroller.current?.scrollTop === 0) onStart()
     if (!live) return
-    if (virtual.isAtEnd(AT_END)) {
+    // The virtualizer hears of it after this.
+    const { scrollHeight, scrollTop, clientHeight } = scroller.current!
+    if (scrollHeight - scrollTop - clientHeight <= AT_END) {
       if (!feed.held.value || feed.pinned.value) return
       feed.release()
     } else feed.hold()
@@ -170,8 +172,9 @@ export function LogList({
               role="listitem"
               aria-current={current.value === row.key ? 'true' : undefined}
               style={{ transform: `translateY(${start}px)` }}
-              onClick={() => {
-                if (getSelection()?.isCollapsed !== false) onOpen(row)
+              onClick={({ target }) => {
+                const does = (target as Element).closest('button')
+                if (!does && getSelection()?.isCollapsed !== false) onOpen(row)
               }}
             >
               <LogRow

@@ -46,10 +46,7 @@ export const LogRow = memo(({ row, current, unfolded, wanted, withService, onTog
           class="fold"
           aria-expanded={unfolded}
           aria-label={frames.length > 0 ? `Stack trace, ${frames.length} more lines` : 'JSON'}
-          onClick={(event) => {
-            event.stopPropagation()
-            onToggle(row)
-          }}
+          onClick={() => onToggle(row)}
         >
           <span class="twist" />
         </button>

@@ -14,7 +14,7 @@ import { brief } from './words.ts'
 const SHOWN = 60
 /** What is found is shown in this order, the best of each kind first. */
 const KINDS = ['service', 'module', 'host', 'container', 'command']
-const fuzzy = new uFuzzy({ intraMode: 1, intraIns: 1, interChars: '.' })
+const fuzzy = new uFuzzy({ intraIns: Number.POSITIVE_INFINITY, intraChars: '.', interChars: '.' })
 
 type Choice = { text: string; kind: string; icon: typeof Box; note: string; choose(): void }
 

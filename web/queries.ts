@@ -94,10 +94,10 @@ export function historyQuery(view: View, options: PageOptions): { path: '/lines'
   return { path: '/search', query }
 }
 
-/** `/search` for the nearest error before or after a moment, ms since 1970, whatever the view looks for. */
+/** `/lines` for the nearest error before or after a moment, ms since 1970, whatever the view looks for. */
 export function errorQuery(view: View, direction: 'before' | 'after', moment: number): URLSearchParams {
   const query = selectionQuery(view)
-  query.set('pattern', ERROR_PATTERN)
+  query.set('include', ERROR_PATTERN)
   query.set('limit', '1')
   query.set(direction === 'before' ? 'until' : 'since', rfc3339(moment))
   if (direction === 'before') query.set('last', 'true')

@@ -3,7 +3,7 @@
  * reader; another view begins with another.
  */
 import { signal } from '@preact/signals'
-import type { SearchEvent } from '../consumer/api-schema.ts'
+import type { LinesEvent } from '../consumer/api-schema.ts'
 import type { Api } from './api.ts'
 import { CAPACITY, Feed, isErrorRow } from './feed.ts'
 import { History } from './history.ts'
@@ -82,8 +82,8 @@ export class Reader {
     const moment = edge ? Date.parse(edge.line.time) + (step === 1 ? 1 : 0) : this.now.value
     let at: string | undefined
     const found = new AbortController()
-    await this.#api.stream<SearchEvent>(
-      '/search',
+    await this.#api.stream<LinesEvent>(
+      '/lines',
       errorQuery(this.view, step === 1 ? 'after' : 'before', moment),
       found.signal,
       (events) => {

@@ -71,7 +71,8 @@ export class Tail {
         if (ended.aborted) return
         this.failure.value = (error as Error).message
         if (error instanceof ApiFailure && error.status >= 400 && error.status < 500) {
-          if (error.code === 'CURSOR_INVALID') this.#cursor = undefined
+          // Another consumer's, or one of before its root was set up anew.
+          if (error.status === 400 && this.#cursor !== undefined) this.#cursor = undefined
           else {
             this.state.value = 'refused'
             return

@@ -34,7 +34,7 @@ describe('what a view asks', () => {
       understood(tailShape, tailQuery(view, 'cursor'))
       understood(linesShape, linesQuery(view, { now: NOW, until: NOW, limit: 5 }))
       understood(searchQuery, historyQuery({ ...view, text: 'x' }, { now: NOW }).query)
-      understood(searchQuery, errorQuery(view, 'before', NOW))
+      understood(linesShape, errorQuery(view, 'before', NOW))
       understood(histogramShape, histogramQuery(view, spanOf(view, NOW), 100))
     }
   })
