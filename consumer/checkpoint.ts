@@ -75,6 +75,12 @@ export type State = LedgerState & {
   appended: number
 }
 
+/** That of a root in which nothing has landed. */
+export const emptyState = (): State => ({
+  ...{ partitions: new Map(), files: new Map(), runs: new Map(), totals: new Map() },
+  ...{ index: new Map(), floor: '', appended: 0 },
+})
+
 /** What has changed; `undefined` for what is forgotten. */
 export type Delta = LedgerChanges & {
   partitions: [number, PartitionState][]
@@ -212,10 +218,7 @@ export class Checkpoint {
    */
   constructor(path: string) {
     this.#path = path
-    this.state = {
-      ...{ partitions: new Map(), files: new Map(), runs: new Map() },
-      ...{ totals: new Map(), index: new Map(), floor: '', appended: 0 },
-    }
+    this.state = emptyState()
     let bytes: Buffer
     try {
       bytes = readFileSync(path)

@@ -8,7 +8,7 @@
  */
 import type { KafkaMessage } from 'kafkajs'
 import pino from 'pino'
-import type { Delta, FileState, State } from '../../consumer/checkpoint.ts'
+import { type Delta, emptyState, type FileState, type State } from '../../consumer/checkpoint.ts'
 import { Days } from '../../consumer/days.ts'
 import { Landing, type LandingOptions } from '../../consumer/landing.ts'
 import { Layout } from '../../consumer/layout.ts'
@@ -130,10 +130,7 @@ export class SimulatedKafka {
 export class Root {
   readonly owner: string
   readonly files = new Map<string, string[]>()
-  state: State = {
-    ...{ partitions: new Map(), files: new Map(), runs: new Map(), totals: new Map() },
-    ...{ index: new Map(), floor: '' },
-  }
+  state: State = emptyState()
 
   constructor(owner: string) {
     this.owner = owner
