@@ -15,6 +15,8 @@ export type EventFormat = 'ndjson' | 'sse'
 
 const TYPES = { ndjson: 'application/x-ndjson', sse: 'text/event-stream' } as const
 
+export const contentType = (format: EventFormat): string => `${TYPES[format]}; charset=utf-8`
+
 export const eventFormat = ({ headers }: FastifyRequest): EventFormat =>
   headers.accept?.includes(TYPES.sse) ? 'sse' : 'ndjson'
 
@@ -26,6 +28,8 @@ export function encodeEvents(events: readonly string[], format: EventFormat): st
 
 const idOf = (event: string): string =>
   event.startsWith('{"type":"cursor"') ? `id: ${(JSON.parse(event) as { cursor: string }).cursor}\n` : ''
+
+const isLine = (event: string): boolean => event.startsWith('{"type":"line"')
 
 /**
  * Sends a stream.
@@ -45,13 +49,20 @@ export async function sendEvents(
   async function* encoded(): AsyncGenerator<string | Buffer> {
     try {
       for (let next = first; !next.done; next = await events.next()) {
-        yield Buffer.isBuffer(next.value) ? next.value : encodeEvents(next.value as readonly string[], format)
+        if (Buffer.isBuffer(next.value)) {
+          // Nobody counts what is encoded already: a tail's bytes have to do.
+          delete request.linesSent
+          yield next.value
+        } else {
+          request.linesSent = (request.linesSent ?? 0) + next.value.filter(isLine).length
+          yield encodeEvents(next.value, format)
+        }
       }
     } finally {
       await events.return(undefined)
     }
   }
-  reply.header('content-type', `${TYPES[format]}; charset=utf-8`)
+  reply.header('content-type', contentType(format))
   // A proxy that gathers what it passes on would hold back a tail.
   reply.header('cache-control', 'no-store').header('x-accel-buffering', 'no')
   return reply.send(Readable.from(encoded(), { objectMode: false }))

@@ -39,7 +39,7 @@ import {
   verifyAnswer,
 } from './api-schema.ts'
 import { ConsumerError } from './errors.ts'
-import { type EventFormat, encodeEvents, eventFormat } from './event-stream.ts'
+import { contentType, type EventFormat, encodeEvents, eventFormat } from './event-stream.ts'
 import {
   mergeDays,
   mergeHistograms,
@@ -251,22 +251,22 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
         })),
       ]
       const encoded = async function* (): AsyncGenerator<string> {
+        let lines = 0
         try {
           for await (const events of merge(feeds, request, { own, signal })) {
+            lines += events.filter((event) => 'type' in event && event.type === 'line').length
             yield encodeEvents(
               events.map((event) => JSON.stringify(event)),
               format,
             )
           }
         } finally {
+          request.linesSent = lines
           gone.abort()
           payload.destroy()
         }
       }
-      reply.header(
-        'content-type',
-        format === 'sse' ? 'text/event-stream; charset=utf-8' : 'application/x-ndjson; charset=utf-8',
-      )
+      reply.header('content-type', contentType(format))
       return Readable.from(encoded(), { objectMode: false })
     },
   })

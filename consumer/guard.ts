@@ -123,11 +123,13 @@ export async function guard(
     const what = request.routeOptions.config.audit
     if (what === undefined) return
     const began = performance.now()
+    const { socket } = request.raw
+    const before = socket.bytesWritten ?? 0
     reply.raw.once('close', () => {
       const { statusCode: status, writableFinished: whole } = reply.raw
       const { linesSent: lines, query, params } = request
-      const ms = Math.round(performance.now() - began)
-      audit(log, request, { audit: what, query, params, status, lines, whole, ms })
+      const sent = { lines, bytes: (socket.bytesWritten ?? 0) - before, ms: Math.round(performance.now() - began) }
+      audit(log, request, { audit: what, query, params, status, whole, ...sent })
     })
   })
 }

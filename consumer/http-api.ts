@@ -6,7 +6,9 @@
  * - Whatever is refused is answered as {error, message}, and changes nothing. What went wrong within is in the log alone.
  * - Nobody holds a connection by not asking: a request has to be whole within REQUEST_MS, its head within HEAD_MS.
  */
+import { STATUS_CODES } from 'node:http'
 import type { Server } from 'node:https'
+import type { Socket } from 'node:net'
 import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
 import Fastify, {
@@ -19,7 +21,6 @@ import Fastify, {
 import {
   type FastifyPluginAsyncZod,
   hasZodFastifySchemaValidationErrors,
-  jsonSchemaTransform,
   serializerCompiler,
   validatorCompiler,
 } from 'fastify-type-provider-zod'
@@ -32,6 +33,7 @@ import { type CertificateFiles, readCertificate, renewCertificate } from './cert
 import { ConsumerError, type ErrorCode, STATUS } from './errors.ts'
 import { fanOut, type RunsOf } from './fan-out.ts'
 import { guard } from './guard.ts'
+import { openapi } from './openapi.ts'
 import { page } from './page.ts'
 import { CONSUMER, HOP, PeerError, PeerRefusal, type Peers } from './peers.ts'
 import { sessionRoutes } from './session-routes.ts'
@@ -99,6 +101,7 @@ export async function httpApi(sources: HttpSources): Promise<FastifyInstance> {
     // A file's path and a service's name, percent-encoded once more.
     routerOptions: { maxParamLength: 4096 },
     frameworkErrors: (error, request, reply) => refuse(log, error, request, reply),
+    clientErrorHandler: refuseUnread,
     // In the types HTTPS is another kind of server, with which no route of ours has to do.
     ...({ http: limits, ...(certificate && { https: { ...limits, ...readCertificate(certificate) } }) } as object),
   })
@@ -122,22 +125,7 @@ export async function httpApi(sources: HttpSources): Promise<FastifyInstance> {
   }
   const sessions = tokens && new Sessions(tokens)
   await guard(api, { log, tokens, sessions, requests, streams })
-  await api.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: { title: 'tallyman', version: '1', description: 'Reading the log files of a tallyman consumer.' },
-      ...(tokens && {
-        components: {
-          securitySchemes: {
-            token: { type: 'http', scheme: 'bearer' },
-            session: { type: 'apiKey', in: 'cookie', name: 'tallyman-session' },
-          },
-        },
-        security: [{ token: [] }, { session: [] }],
-      }),
-    },
-    transform: jsonSchemaTransform,
-  })
+  await api.register(swagger, openapi(tokens !== undefined))
   const probe = { config: { open: true }, schema: { hide: true } }
   api.get('/healthz', probe, async () => ({ status: 'ok' }))
   api.get('/metrics', { schema: { hide: true } }, async (_request, reply) => {
@@ -212,6 +200,22 @@ function refuse(
   if (statusCode >= 400 && statusCode < 500) return say(statusCode, 'REQUEST_INVALID', error.message)
   log.error({ err: error, method: request.method, path: request.routeOptions?.url }, 'a request was not answered')
   return say(500, 'INTERNAL', 'the consumer failed at this; its log says why')
+}
+
+const UNREAD: Record<string, [status: number, message: string]> = {
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not get whole in time'],
+  HPE_HEADER_OVERFLOW: [431, `the request's line and headers are more than ${MAX_HEAD_BYTES} bytes`],
+}
+
+/** Answers what could not be read as a request, and ends its connection. */
+function refuseUnread(error: Error & { code?: string }, socket: Socket): void {
+  if (socket.writable && error.code !== 'ECONNRESET') {
+    const [status, message] = UNREAD[error.code ?? ''] ?? [400, 'this is no HTTP request']
+    const body = JSON.stringify({ error: 'REQUEST_INVALID', message } satisfies ApiError)
+    const head = [`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, 'content-type: application/json; charset=utf-8']
+    socket.write([...head, `content-length: ${Buffer.byteLength(body)}`, 'connection: close', '', body].join('\r\n'))
+  }
+  socket.destroySoon()
 }
 
 /** What was wrong with a question, with the nearest known key where one is not known. */

@@ -32,12 +32,19 @@ export const ledgerRoutes =
   async (api) => {
     api.get(
       '/ledger',
-      { schema: { querystring: ledgerQuery, response: { 200: ledgerAnswer } } },
+      { schema: { summary: 'What came of every line.', querystring: ledgerQuery, response: { 200: ledgerAnswer } } },
       async ({ query, access }) => answerLedger(ledger, claimed(), query, access.may, Date.now()),
     )
     api.get(
       '/verify',
-      { schema: { querystring: verifyQuery, response: { 200: verifyAnswer } } },
+      {
+        config: { stream: true, audit: 'verify' },
+        schema: {
+          summary: 'The files held against the ledger, byte by byte.',
+          querystring: verifyQuery,
+          response: { 200: verifyAnswer },
+        },
+      },
       async ({ query, access }) => verify(query, access.may),
     )
     api.get('/roots', { schema: { response: { 200: rootsAnswer } } }, async ({ access }) => ({

@@ -32,9 +32,11 @@ export const sessionRoutes =
     const open = { open: true }
     const response = { 200: sessionAnswer }
 
-    api.get('/session', { config: open, schema: { response } }, async ({ access }) => answer(access))
+    api.get('/session', { config: open, schema: { summary: 'Who one is.', response } }, async ({ access }) =>
+      answer(access),
+    )
 
-    const schema = { body: sessionBody, response }
+    const schema = { summary: 'Log in: a token becomes a cookie.', body: sessionBody, response }
     api.post('/session', { config: open, schema }, async (request, reply) => {
       if (!sessions) return answer(request.access)
       const session = sessions.begin(request.body.token)
@@ -49,7 +51,7 @@ export const sessionRoutes =
       return answer(request.access)
     })
 
-    api.delete('/session', { config: open, schema: { response } }, async (request, reply) => {
+    api.delete('/session', { config: open, schema: { summary: 'Log out.', response } }, async (request, reply) => {
       end(request, reply)
       return answer(sessions ? NOBODY : request.access)
     })

@@ -24,7 +24,7 @@ export class Consumer {
     program: readonly [string, ...string[]] = SOURCE,
   ): Promise<Consumer> {
     const [port] = await freePorts(1)
-    return new Consumer({ ...settings, HTTP_ADDR: `127.0.0.1:${port}` }, log, program)
+    return new Consumer({ HTTP_ADDR: `127.0.0.1:${port}`, ...settings }, log, program)
   }
 
   private constructor(settings: Record<string, string>, log: string, program: readonly [string, ...string[]]) {

@@ -253,7 +253,9 @@ describe('a caller that asks too much', () => {
     expect(body.statusCode).toBe(413)
     expect(body.json()).toMatchObject({ error: 'REQUEST_INVALID' })
     const url = await api.listen()
-    expect((await fetch(`${url}/api/v1/services?${'x'.repeat(100_000)}`)).status).toBe(431)
+    const head = await fetch(`${url}/api/v1/services?${'x'.repeat(100_000)}`)
+    expect(head.status).toBe(431)
+    expect(await head.json()).toMatchObject({ error: 'REQUEST_INVALID' })
   })
 })
 
