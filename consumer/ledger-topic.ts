@@ -259,44 +259,42 @@ export class LedgerTopic {
   }
 
   async #publish(): Promise<void> {
-    const { state, owner, log } = this.#options
-    // All of one moment, before anything is awaited: what is sent of a run holds at the mark.
-    const snapshots = [...this.#own].flatMap(([partition, own]) => {
-      const position = state.partitions.get(partition)
-      // Before our first claim the tenure may still become another's, and its keys with it.
-      if (position?.tenure !== own.tenure || position.next <= own.from || own.changed?.size === 0) return []
-      const ids = own.changed ?? runsOf(state, partition)
-      const rows = Array.from(ids, (id): Row => {
-        const run = state.runs.get(id)
-        const value = run?.partition === partition ? JSON.stringify({ at: position.next, ...run }) : null
-        return { key: this.#key('run', partition, own.tenure, id), value }
-      })
-      const undo = own.changed ?? new Set(ids)
-      own.changed = new Set()
-      const mark = {
-        key: this.#key('mark', partition, own.tenure),
-        value: JSON.stringify({ owner, at: position.next }),
-      }
-      return [{ partition, own, undo, rows: [...rows, mark] }]
-    })
-    if (snapshots.length === 0) return
-    const places = (await log.extents()).size
-    for (const { partition, own, undo, rows } of snapshots) {
-      try {
-        await this.#send(placeOf(partition, places), rows)
-        const kept = this.#stale.get(partition)?.filter((key) => tenureOfKey(key) < own.tenure) ?? []
-        this.#stale.delete(partition)
-        await this.#send(
-          placeOf(partition, places),
-          kept.map((key) => ({ key, value: null })),
-        )
-      } catch (error) {
-        for (const id of undo) own.changed?.add(id)
-        throw error
-      }
-    }
-    const sent = snapshots.reduce((sum, { rows }) => sum + rows.length, 0)
+    const places = (await this.#options.log.extents()).size
+    let sent = 0
+    for (const [partition, own] of this.#own)
+      sent += await this.#publishPartition(partition, own, placeOf(partition, places))
     this.#pause = Math.max(PUBLISH_MS, sent * PUBLISH_MS_PER_RUN)
+  }
+
+  /** @returns how many runs were sent */
+  async #publishPartition(partition: number, own: Own, place: number): Promise<number> {
+    const { state, owner } = this.#options
+    const position = state.partitions.get(partition)
+    // Before our first claim the tenure may still become another's, and its keys with it.
+    if (position?.tenure !== own.tenure || position.next <= own.from || own.changed?.size === 0) return 0
+    // All of one moment, before anything is awaited: what is sent of a run holds at the mark.
+    const { next: at, hash } = position
+    const ids = own.changed ?? new Set(runsOf(state, partition))
+    const rows = Array.from(ids, (id): Row => {
+      const run = state.runs.get(id)
+      const value = run?.partition === partition ? JSON.stringify({ at, ...run }) : null
+      return { key: this.#key('run', partition, own.tenure, id), value }
+    })
+    own.changed = new Set()
+    try {
+      const mark = { key: this.#key('mark', partition, own.tenure), value: JSON.stringify({ owner, at, hash }) }
+      await this.#send(place, [...rows, mark])
+    } catch (error) {
+      for (const id of ids) own.changed.add(id)
+      throw error
+    }
+    const stale = this.#stale.get(partition)?.filter((key) => tenureOfKey(key) < own.tenure) ?? []
+    this.#stale.delete(partition)
+    await this.#send(
+      place,
+      stale.map((key) => ({ key, value: null })),
+    )
+    return rows.length
   }
 
   async #send(place: number, rows: Row[]): Promise<void> {
