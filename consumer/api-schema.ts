@@ -489,6 +489,7 @@ export const rootClaims = z.object({
 })
 export type RootClaims = z.infer<typeof rootClaims>
 export const rootsAnswer = z.object({ roots: z.array(rootClaims) })
+export type RootsAnswer = z.infer<typeof rootsAnswer>
 
 /** `POST /api/v1/roots/:root/disown`: its claims count as lost from now on. */
 export const disownParams = z.strictObject({ root: z.uuid({ error: 'must be the UUID of a root' }) })

@@ -1,0 +1,204 @@
+/**
+ * Consumers that share a group, each with a root of its own, over a real Kafka: killed, paused past their session, stopped and added.
+ * No line is lost, none stands in two roots, and their ledgers together are whole.
+ */
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import type { LedgerAnswer, RootsAnswer } from '../../consumer/api-schema.ts'
+import { Consumer } from '../support/consumer.ts'
+import { lockEngine, removeContainers } from '../support/engine.ts'
+import { FedTopic } from '../support/fed-topic.ts'
+import { Kafka } from '../support/kafka.ts'
+import { random } from '../support/simulated-group.ts'
+import { inSoak } from '../support/soak.ts'
+import { until } from '../support/until.ts'
+
+const PARTITIONS = 6
+const RUNS = 12
+/** Kafka takes 6 s to see that one is dead, and the next needs its heartbeat to hear of it. */
+const TAKE_OVER_MS = 8_000
+const AFTER_STOP_MS = 1_000
+const RESTART_MS = 2_000
+/** A machine that is busy with something else is given so much more. */
+const SLACK = 2
+
+const disposables = new AsyncDisposableStack()
+let kafka: Kafka
+let folder: string
+const id = `tm-hand-over-${randomBytes(3).toString('hex')}`
+
+/** A group of consumers on a topic of its own. */
+class Crew {
+  readonly topic: FedTopic
+  readonly members = new Map<string, Consumer>()
+
+  constructor(name: string) {
+    this.topic = new FedTopic(kafka, `${id}-${name}`, PARTITIONS, RUNS)
+  }
+
+  get roots(): string[] {
+    return [...this.members.keys()].map((name) => join(folder, this.topic.name, name, 'root'))
+  }
+
+  async join(name: string): Promise<Consumer> {
+    const home = join(folder, this.topic.name, name)
+    mkdirSync(home, { recursive: true })
+    const settings = {
+      ...{ KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: this.topic.name, KAFKA_GROUP: this.topic.name },
+      ...{ KAFKA_PARTITIONS: String(PARTITIONS), KAFKA_REPLICATION: '1' },
+      ...{ ROOT: join(home, 'root'), MIN_FREE: '1m', LOG_LEVEL: 'info' },
+    }
+    const consumer = disposables.use(await Consumer.create(settings, join(home, 'log')))
+    this.members.set(name, consumer)
+    await consumer.start()
+    return consumer
+  }
+
+  /** Feeds lines, and waits until all that were ever fed stand in the roots. @returns after how long, ms */
+  async fed(): Promise<number> {
+    await this.topic.feed(20)
+    const begun = performance.now()
+    await until(
+      () => `all lines land: ${JSON.stringify(this.wrong(3))}`,
+      () => this.wrong(1).lost.length === 0,
+    )
+    return performance.now() - begun
+  }
+
+  /** What is not there once, of each the first few. */
+  wrong(shown: number): { lost: string[]; doubled: string[] } {
+    const { lost, doubled } = this.topic.wrong(this.roots)
+    return { lost: lost.slice(0, shown), doubled: doubled.slice(0, shown) }
+  }
+
+  /** What the ledgers of all say together. */
+  async total(): Promise<{ written: number; lost: number; claimed: number }> {
+    const totals = await Promise.all(
+      Array.from(this.members.values(), async ({ url }) => {
+        const answer = await fetch(`${url}/api/v1/ledger`)
+        return ((await answer.json()) as LedgerAnswer).total
+      }),
+    )
+    const sum = (of: 'written' | 'lost' | 'claimed') => totals.reduce((all, total) => all + total[of], 0)
+    return { written: sum('written'), lost: sum('lost'), claimed: sum('claimed') }
+  }
+
+  /** Once everybody is there: no line is lost, none stands twice, and all ledgers together say so. */
+  async whole(): Promise<void> {
+    await until(
+      () => `all lines land: ${JSON.stringify(this.wrong(3))}`,
+      () => this.wrong(1).lost.length === 0,
+      120,
+    )
+    expect(this.wrong(3)).toEqual({ lost: [], doubled: [] })
+    const { lines } = this.topic
+    await until('the ledgers agree', async () => {
+      const { written, lost, claimed } = await this.total()
+      return written === lines && lost === 0 && claimed === 0
+    })
+  }
+}
+
+beforeAll(async () => {
+  disposables.use(await lockEngine())
+  await removeContainers()
+  folder = mkdtempSync(join(tmpdir(), `${id}-`))
+  disposables.defer(() => rmSync(folder, { recursive: true, force: true }))
+  kafka = disposables.use(await Kafka.start(id))
+})
+afterAll(() => disposables.disposeAsync())
+
+it('one is killed, started again, stopped: lines go on soon, in the root of whoever has the partition', async () => {
+  const crew = new Crew('times')
+  const a = await crew.join('a')
+  const b = await crew.join('b')
+  await crew.fed()
+  await a.kill()
+  expect(await crew.fed()).toBeLessThan(TAKE_OVER_MS * SLACK)
+  await a.start()
+  await crew.fed()
+  await b.stop()
+  expect(await crew.fed()).toBeLessThan(AFTER_STOP_MS * SLACK)
+  const begun = performance.now()
+  await a.kill()
+  await a.start()
+  await crew.fed()
+  expect(performance.now() - begun).toBeLessThan(RESTART_MS * SLACK)
+  await b.start()
+  await crew.whole()
+})
+
+it('what one has claimed and not written is counted as claimed, until it is back, or disowned', async () => {
+  const crew = new Crew('claimed')
+  const a = await crew.join('a')
+  const b = await crew.join('b')
+  await crew.fed()
+  // It holds partitions, and what comes now it claims, and does not say that it wrote it before it is killed.
+  await crew.topic.feed(20)
+  await until('all of it is claimed', async () => (await kafka.unclaimed(crew.topic.name, crew.topic.name)) === 0)
+  await a.kill()
+  const owed = async () => ((await (await fetch(`${b.url}/api/v1/roots`)).json()) as RootsAnswer).roots
+  const [claims] = await until('the other one counts what it owes', async () => {
+    const roots = await owed()
+    return roots.length > 0 && roots
+  })
+  const uuid = readFileSync(join(folder, crew.topic.name, 'a', 'root', '.tallyman', 'uuid'), 'utf8').trim()
+  expect(claims).toMatchObject({ root: uuid, state: 'claimed' })
+  const disowned = await fetch(`${b.url}/api/v1/roots/${uuid}/disown`, { method: 'POST' })
+  expect(disowned.status).toBe(200)
+  expect(await owed()).toMatchObject([{ root: uuid, state: 'disowned', lines: claims!.lines }])
+  const ledger = (await (await fetch(`${b.url}/api/v1/ledger`)).json()) as LedgerAnswer
+  expect(ledger.total.claimed).toBe(0)
+  expect(ledger.total.lostBy['disowned'] ?? 0).toBe(claims!.lines)
+  // It is back after all, and with it its lines.
+  await a.start()
+  await crew.whole()
+  expect(await owed()).toEqual([])
+})
+
+it('killed, paused past the session, stopped and added in random order', async () => {
+  const crew = new Crew('random')
+  const draw = random(Number(process.env['SEED'] ?? 1))
+  for (const name of ['a', 'b']) await crew.join(name)
+  const running = new Set(crew.members.values())
+  const paused = new Set<Consumer>()
+  const any = <T>(of: Iterable<T>): T | undefined => [...of][Math.floor(draw() * [...of].length)]
+  const awake = () => [...running].filter((consumer) => !paused.has(consumer))
+  const wake = async () => {
+    for (const consumer of paused) process.kill(consumer.pid, 'SIGCONT')
+    paused.clear()
+  }
+  for (let turn = 0; turn < inSoak(8, 100); turn++) {
+    const consumer = any(awake())
+    const gone = any([...crew.members.values()].filter((each) => !running.has(each)))
+    const what = draw()
+    if (turn === 2) running.add(await crew.join('c'))
+    else if (what < 0.25 && consumer && awake().length > 1) {
+      running.delete(consumer)
+      await consumer.kill()
+    } else if (what < 0.5 && consumer && awake().length > 1) {
+      paused.add(consumer)
+      process.kill(consumer.pid, 'SIGSTOP')
+    } else if (what < 0.65 && consumer && awake().length > 1) {
+      running.delete(consumer)
+      await consumer.stop()
+    } else if (what < 0.8 && paused.size > 0) await wake()
+    else if (gone) {
+      running.add(gone)
+      await gone.start()
+    }
+    for (let i = 0; i < 10; i++) await crew.topic.feed(5)
+    // Whoever is left has it all, after a session at most, or it is his who is away.
+    await until('all is claimed', async () => (await kafka.unclaimed(crew.topic.name, crew.topic.name)) === 0, 120)
+  }
+  await wake()
+  await Promise.all([...crew.members.values()].filter((each) => !running.has(each)).map((each) => each.start()))
+  await crew.whole()
+  await Promise.all(Array.from(crew.members.values(), (consumer) => consumer.stop()))
+  await Promise.all(Array.from(crew.members.values(), (consumer) => consumer.start()))
+  await crew.fed()
+  await crew.whole()
+})
