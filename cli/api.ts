@@ -6,7 +6,9 @@
  * - A stream is not read faster than it is taken: what waits for a slow reader waits in the consumer.
  * - Every failure is a CliError that says who did not answer, and who must act.
  */
+import { X509Certificate } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
+import type { TLSSocket } from 'node:tls'
 import type { ApiError } from '../consumer/api-schema.ts'
 import { CliError, type ErrorCode } from './errors.ts'
 import type { Server } from './servers.ts'
@@ -79,26 +81,38 @@ async function request(server: Server, path: string, asked: Asked): Promise<Inco
           ...(body !== undefined && { 'content-type': 'application/json' }),
         },
         ...(server.ca !== undefined && { ca: server.ca }),
+        ...(server.certificate !== undefined && { rejectUnauthorized: false }),
         ...(signal && { signal }),
       },
       resolve,
     )
     const late = setTimeout(() => sent.destroy(new Error(`not connected within ${CONNECT_MS / 1000} s`)), CONNECT_MS)
     sent.on('socket', (socket) => {
-      socket.once(url.protocol === 'https:' ? 'secureConnect' : 'connect', () => clearTimeout(late))
+      socket.once(url.protocol === 'https:' ? 'secureConnect' : 'connect', () => {
+        clearTimeout(late)
+        if (server.certificate === undefined) return
+        // The token goes to nobody else.
+        if (shows(socket as TLSSocket, server.certificate)) send()
+        else sent.destroy(new Error('it shows another certificate than TLS_CERT_FILE holds'))
+      })
       if (silence) socket.setTimeout(silence, () => socket.destroy(new Error(`nothing came for ${silence / 1000} s`)))
     })
     sent.on('error', (error) => {
       clearTimeout(late)
       reject(signal?.aborted ? signal.reason : unreachable(server, error))
     })
-    sent.end(body === undefined ? undefined : JSON.stringify(body))
+    const send = () => sent.end(body === undefined ? undefined : JSON.stringify(body))
+    if (server.certificate === undefined) send()
   })
   answer.setEncoding('utf8')
   // An error that comes while nobody reads is told by the reader's next step; without a listener it would end the process.
   answer.on('error', () => {})
   if (answer.statusCode! >= 300) throw await refused(server, answer)
   return answer
+}
+
+function shows(socket: TLSSocket, pem: string): boolean {
+  return socket.getPeerX509Certificate()?.fingerprint256 === new X509Certificate(pem).fingerprint256
 }
 
 async function refused(server: Server, answer: IncomingMessage): Promise<CliError> {

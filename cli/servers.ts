@@ -1,5 +1,5 @@
 /** Which consumers are asked: those that --server names, TALLYMAN_URL, the configuration's, the one of this container, the local one. */
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { CliError } from './errors.ts'
@@ -10,8 +10,10 @@ export type Server = {
   /** Ends with a slash; routes are below it. */
   url: URL
   token?: string
-  /** PEM. */
+  /** PEM of those who may have signed its certificate. */
   ca?: string
+  /** PEM of the very certificate that it must show, whoever signed it and whatever name it has. */
+  certificate?: string
 }
 
 /** Where the configuration file may be, in the order in which it is looked for. */
@@ -24,7 +26,11 @@ export function configPaths(env: NodeJS.ProcessEnv): string[] {
 const DEFAULT_URL = 'http://127.0.0.1:4680'
 
 /** @throws CliError for what is no URL of HTTP */
-function server(text: string, from: string, more: { name?: string; token?: string | undefined; ca?: string }): Server {
+function server(
+  text: string,
+  from: string,
+  more: { name?: string; token?: string | undefined; ca?: string; certificate?: string },
+): Server {
   const spelled = /^[a-z]+:\/\//i.test(text) ? text : `http://${text}`
   const url = URL.canParse(spelled) ? new URL(spelled) : undefined
   if (!url || !/^https?:$/.test(url.protocol)) {
@@ -34,8 +40,16 @@ function server(text: string, from: string, more: { name?: string; token?: strin
     )
   }
   if (!url.pathname.endsWith('/')) url.pathname += '/'
-  const { name = url.host, token, ca } = more
-  return { name, url, ...(token && { token }), ...(ca && { ca }) }
+  const { name = url.host, token, ca, certificate } = more
+  return { name, url, ...(token && { token }), ...(ca && { ca }), ...(certificate && { certificate }) }
+}
+
+function certificateOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new CliError('CONFIG_INVALID', `TLS_CERT_FILE cannot be read: ${(error as Error).message}`)
+  }
 }
 
 /** Schema and TOML are loaded only where somebody wrote a file: the first line of a tail need not wait for them. */
@@ -49,7 +63,7 @@ export const configuredServers = async (env: NodeJS.ProcessEnv): Promise<string[
   Object.keys((await configured(env))?.servers ?? {})
 
 /**
- * Within the consumer's container its own HTTP_ADDR says where it listens.
+ * Within the consumer's container its own HTTP_ADDR says where it listens, and TLS_CERT_FILE which certificate it shows.
  * @param named of --server, none where it is not given
  */
 export async function serversOf(named: readonly string[], env: NodeJS.ProcessEnv): Promise<Server[]> {
@@ -76,6 +90,8 @@ export async function serversOf(named: readonly string[], env: NodeJS.ProcessEnv
       )
     })
   }
-  const { HTTP_ADDR } = env
-  return [server(HTTP_ADDR || DEFAULT_URL, HTTP_ADDR ? 'HTTP_ADDR' : 'the default', { token })]
+  const { HTTP_ADDR, TLS_CERT_FILE } = env
+  if (!HTTP_ADDR) return [server(DEFAULT_URL, 'the default', { token })]
+  if (!TLS_CERT_FILE) return [server(HTTP_ADDR, 'HTTP_ADDR', { token })]
+  return [server(`https://${HTTP_ADDR}`, 'HTTP_ADDR', { token, certificate: certificateOf(TLS_CERT_FILE) })]
 }
