@@ -64,13 +64,11 @@ export async function completeWords(tallyman: Command, words: string[]): Promise
 
 async function candidates(tallyman: Command, before: string[], typed: string): Promise<Candidate[]> {
   const { command, given, open } = parse(tallyman, before)
-  if (open) return valuesOf(open, before, tallyman)
+  if (open) return valuesOf(open, before)
   if (command === undefined) return typed.startsWith('-') ? flags([tallyman]) : commands(tallyman)
   if (typed.startsWith('-')) return flags([command, tallyman])
   const argument = command.registeredArguments[Math.min(given, command.registeredArguments.length - 1)]
-  return argument && (given < command.registeredArguments.length || argument.variadic)
-    ? valuesOf(argument, before, tallyman)
-    : []
+  return argument && (given < command.registeredArguments.length || argument.variadic) ? valuesOf(argument, before) : []
 }
 
 /** What the words before say: the command, how many arguments it has, and the option that waits for its value. */
@@ -108,7 +106,7 @@ const flags = (of: Command[]): Candidate[] =>
       .map(({ long, description }) => ({ word: long!, means: description })),
   )
 
-async function valuesOf(of: Option | Argument, before: string[], tallyman: Command): Promise<Candidate[]> {
+async function valuesOf(of: Option | Argument, before: string[]): Promise<Candidate[]> {
   if (of.argChoices) return of.argChoices.map((word) => ({ word }))
   const name = of.name()
   if (name === 'since' || name === 'until') {
@@ -116,13 +114,13 @@ async function valuesOf(of: Option | Argument, before: string[], tallyman: Comma
   }
   if (!['target', 'host', 'container', 'service', 'module', 'server'].includes(name)) return []
   try {
-    return await live(name, before, tallyman)
+    return await live(name, before)
   } catch {
     return []
   }
 }
 
-async function live(name: string, before: string[], tallyman: Command): Promise<Candidate[]> {
+async function live(name: string, before: string[]): Promise<Candidate[]> {
   const { configuredServers } = await import('./servers.ts')
   if (name === 'server') return (await configuredServers(process.env)).map((word) => ({ word }))
   setTimeout(() => process.exit(0), LIVE_MS)
@@ -151,7 +149,6 @@ async function live(name: string, before: string[], tallyman: Command): Promise<
       modules.map(({ module }) => module),
       'a module',
     )
-  void tallyman
   return [
     ...unique(
       modules.map(({ name }) => name),

@@ -43,7 +43,7 @@ export async function pick(servers: readonly Server[], many: boolean): Promise<s
       { value: name, about: `${lines.toLocaleString('en')} lines, the last ${age(Date.now() - Date.parse(last))} ago` },
     ]),
   )
-  if (choices.size === 0) throw new CliError('NOT_FOUND', 'there are no lines yet, of nobody')
+  if (choices.size === 0) throw new CliError('NOT_FOUND', 'there are no modules yet: nobody has printed a line')
   const prompt = new AutocompletePrompt<Choice>({
     multiple: many,
     output: process.stderr,

@@ -150,6 +150,26 @@ describe('grep', () => {
     expect((await search.ended()).code).toBe(130)
   })
 
+  it('that takes long shows how far it is, at a terminal alone, and leaves nothing of that behind', async () => {
+    const progress = { type: 'progress', files: 1, filesTotal: 4, bytes: 25e6, bytesTotal: 1e8, matched: 3 }
+    const { promise: seen, resolve } = Promise.withResolvers<void>()
+    const long: Answer = async (_, reply) => {
+      const tick = setInterval(() => reply.send(progress), 20)
+      await seen
+      clearInterval(tick)
+      reply.end(logLine(0), end())
+    }
+    await using consumer = await FakeConsumer.start({ search: long })
+    await using search = Tallyman.atTerminal(at(consumer), 'grep', '--output', 'raw', 'line', 'shop/api')
+    await search.prints('25 % of 100 MB searched, 3 lines match')
+    resolve()
+    const { code, stdout } = await search.ended()
+    expect(code).toBe(0)
+    expect(stdout.endsWith('\r\x1b[Kline 0\r\n')).toBe(true)
+    const piped = await tallyman(at(consumer), 'grep', 'line', 'shop/api')
+    expect(piped.stderr).toBe('')
+  })
+
   it('whose reader leaves ends quietly', async () => {
     await using consumer = await FakeConsumer.start({
       lines: (_, reply) => void Readable.from(endless()).pipe(reply.response),
