@@ -16,10 +16,10 @@ export type LedgerOptions = GlobalOptions & {
   json?: boolean
 }
 
-export const COUNTS = ['lines', 'written', 'lost', 'doubled', 'ratio']
+export const COUNTS = ['lines', 'written', 'lost', 'claimed', 'doubled', 'ratio']
 
-export const cells = ({ lines, written, lost, doubled, ratio }: LineCount): string[] => [
-  ...[lines, written, lost, doubled].map(number),
+export const cells = ({ lines, written, lost, claimed, doubled, ratio }: LineCount): string[] => [
+  ...[lines, written, lost, claimed, doubled].map(number),
   ratio.toExponential(1),
 ]
 

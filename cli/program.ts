@@ -284,6 +284,15 @@ export function program(): Command {
     .addOption(json())
     .action(run(async () => (await import('./dead-letters.ts')).deadLetters))
 
+  add('disown', 'Roots that are away with lines they have claimed; gives one up whose disk is gone.', [
+    { command: 'tallyman disown', does: 'which there are' },
+    { command: 'tallyman disown ROOT', does: 'counts its lines as lost: they are not waited for any more' },
+  ])
+    .argument('[root]', "a root's UUID; none lists them")
+    .option('-y, --yes', 'do not ask')
+    .addOption(json())
+    .action(run(async () => (await import('./disown.ts')).disown))
+
   add('token', "A new token, and the line for the consumer's TOKENS_FILE that lets it in.", [
     {
       command: "tallyman token ci shop 'bank-*' >> tokens.jsonl",

@@ -224,6 +224,46 @@ describe('several servers that ask each other', () => {
   })
 })
 
+describe('disown', () => {
+  const root = 'c6b577de-2c90-482a-825e-424e09ebdb9b'
+  const claims = { root, state: 'claimed', partitions: [0, 3], lines: 1234 }
+  const answers: Record<string, Answer> = {
+    roots: (_, reply) => reply.json(200, { roots: [claims] }),
+    [`roots/${root}/disown`]: (_, reply) => reply.json(200, { ...claims, state: 'disowned' }),
+  }
+  const posts = ({ asked }: FakeConsumer): number => asked.filter(({ path }) => path.endsWith('/disown')).length
+
+  it('lists what is waited for, and gives a root up only where somebody says so', async () => {
+    await using consumer = await FakeConsumer.start(answers)
+    expect((await tallyman(at(consumer), 'disown')).stdout).toMatch(new RegExp(`${root} +claimed +0 3 +1,234\n`))
+    expect(await tallyman(at(consumer), 'disown', root)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('--yes'),
+    })
+    expect(await tallyman(at(consumer), 'disown', 'x')).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining(root),
+    })
+    expect(posts(consumer)).toBe(0)
+    expect((await tallyman(at(consumer), 'disown', root, '--yes')).stdout).toContain('at most 1,234 lines')
+    expect(posts(consumer)).toBe(1)
+  })
+
+  it.each([
+    ['y\r', 0, 1],
+    ['\r', 1, 0],
+    ['\x04', 1, 0],
+    ['\x03', 130, 0],
+  ])('at a terminal asks, and %j ends it with %i', async (keys, code, posted) => {
+    await using consumer = await FakeConsumer.start(answers)
+    await using asked = Tallyman.atTerminal(at(consumer), 'disown', root)
+    await asked.prints('[y/N]')
+    asked.type(keys)
+    expect((await asked.ended()).code).toBe(code)
+    expect(posts(consumer)).toBe(posted)
+  })
+})
+
 describe('completion', () => {
   const services: Answer = (_, reply) =>
     reply.json(200, {
