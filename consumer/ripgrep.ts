@@ -11,13 +11,14 @@ import { once } from 'node:events'
 import type { Readable } from 'node:stream'
 import { ConsumerError } from './errors.ts'
 
-const ALWAYS = ['--json', '--no-config', '--no-ignore', '--hidden', '--text', '--encoding=none', '--line-number']
+const ALWAYS = ['--json', '--no-config', '--no-ignore', '--hidden', '--text', '--encoding=none']
 
 /** A line that rg found: bytes with their newline, and where they begin. */
 export type Found = {
   path: string
-  /** Offset of its first byte, and its number, from 1 on. */
+  /** Offset of its first byte. */
   offset: number
+  /** Its number, from 1 on, in an input. */
   number: number
   bytes: Buffer
   /** The first byte, in the line, of what matched first. */
@@ -30,7 +31,7 @@ type Message = {
   data: {
     path: Text | null
     lines: Text
-    line_number: number
+    line_number: number | null
     absolute_offset: number
     submatches: { start: number }[]
   }
@@ -54,14 +55,16 @@ export type Search = {
  * @throws ConsumerError where rg is not installed, or understands the pattern not
  */
 export async function* ripgrep({ args, files, input, signal, complain }: Search): AsyncGenerator<Found> {
-  const where = files ? ['--search-zip', '--threads=1', '--', ...files] : ['--', '-']
+  const where = files
+    ? ['--search-zip', '--threads=1', '--mmap', '--no-line-number', '--', ...files]
+    : ['--line-number', '--', '-']
   const child = spawn('rg', [...ALWAYS, ...args, ...where], {
     stdio: ['pipe', 'pipe', 'pipe'],
     env: { PATH: process.env['PATH'], LC_ALL: 'C.UTF-8' },
     killSignal: 'SIGKILL',
     ...(signal && { signal }),
   })
-  const ended = once(child, 'close') as Promise<[number | null]>
+  const ended = once(child, 'close') as Promise<[number | null, NodeJS.Signals | null]>
   // Heard also where nobody waits for it any more.
   ended.catch(() => {})
   // A search that has enough closes its input early.
@@ -78,12 +81,14 @@ export async function* ripgrep({ args, files, input, signal, complain }: Search)
       if (type !== 'match') continue
       yield {
         path: data.path ? bytesOf(data.path).toString() : '',
-        ...{ offset: data.absolute_offset, number: data.line_number, bytes: bytesOf(data.lines) },
+        ...{ offset: data.absolute_offset, number: data.line_number ?? 0, bytes: bytesOf(data.lines) },
         first: data.submatches[0]?.start ?? 0,
       }
     }
-    const [code] = await ended
+    const [code, by] = await ended
     if (code === 2 || code === null) for (const message of said.split('\n').filter(Boolean)) complain(message)
+    // A file that somebody cuts short while it is mapped ends rg by SIGBUS.
+    if (code === null) complain(`ripgrep was ended by ${by}: not all of ${files?.length ?? 1} files were searched`)
   } catch (error) {
     throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? missing() : error
   } finally {

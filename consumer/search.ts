@@ -30,9 +30,10 @@ import type { Slots } from './slots.ts'
 import { byTime, lineEvent, parseLines, type StoredLine, type Stretch, textBegin } from './stored-line.ts'
 
 const BATCH_FILES = 128
-const BATCH_BYTES = 128 * 1024 * 1024
-/** As many ripgreps work at a time for one search. */
+const BATCH_BYTES = 256 * 1024 * 1024
+/** As many ripgreps work at a time for one search; as many batches beyond that may have found something that is not told yet. */
 const PARALLEL = 2
+const AHEAD = 6
 /** A file of which less than this share is wanted is not searched as a whole. */
 const LEAST_SHARE = 1 / 4
 const PROGRESS_MS = 250
@@ -318,15 +319,19 @@ class Work {
     const running: Ahead<[Target, StoredLine[]]>[] = []
     const stop = new AbortController()
     const signal = AbortSignal.any([this.#context.signal, stop.signal])
+    const fill = () => {
+      const busy = () => running.filter((ahead) => ahead.busy).length
+      while (batches.length > 0 && busy() < PARALLEL && running.length < PARALLEL + AHEAD)
+        running.push(new Ahead(this.#search(batches.shift()!, signal), fill))
+    }
     try {
-      for (let at = 0; at < batches.length || running.length > 0; ) {
-        while (running.length < PARALLEL && at < batches.length)
-          running.push(new Ahead(this.#search(batches[at++]!, signal)))
+      for (fill(); running.length > 0; fill()) {
         const first = running[0]!
         for (let next = await first.next(); !next.done; next = await first.next()) yield next.value
         running.shift()
       }
     } finally {
+      batches.length = 0
       stop.abort()
       for (const ahead of running) await ahead.stop()
     }
@@ -473,26 +478,38 @@ class Work {
 
 /** A generator that is asked for its next value before anybody wants it, so that its work goes on. */
 class Ahead<T> {
+  /** Whether it works on its next value. */
+  busy = false
   #from: AsyncGenerator<T>
+  #settled: () => void
   #next: Promise<IteratorResult<T>>
 
-  constructor(from: AsyncGenerator<T>) {
+  /** @param settled a value is there, or there are no more */
+  constructor(from: AsyncGenerator<T>, settled: () => void) {
     this.#from = from
-    this.#next = from.next()
-    this.#next.catch(() => {})
+    this.#settled = settled
+    this.#next = this.#ask()
   }
 
   async next(): Promise<IteratorResult<T>> {
     const got = await this.#next
-    if (!got.done) {
-      this.#next = this.#from.next()
-      this.#next.catch(() => {})
-    }
+    if (!got.done) this.#next = this.#ask()
     return got
   }
 
   async stop(): Promise<void> {
     await this.#from.return(undefined)
+  }
+
+  #ask(): Promise<IteratorResult<T>> {
+    this.busy = true
+    const next = this.#from.next().finally(() => {
+      this.busy = false
+      this.#settled()
+    })
+    // Whoever asks for it hears what went wrong.
+    next.catch(() => {})
+    return next
   }
 }
 
