@@ -153,10 +153,10 @@ const file = z.object({
 })
 const payload = z.object({
   partitions: z.array(z.tuple([offset, partitionState])),
-  files: z.array(z.tuple([z.string(), z.union([z.null(), file])])),
-  runs: z.array(z.tuple([z.string(), z.union([z.null(), runState])])),
+  files: z.array(z.tuple([z.string(), file.nullable()])),
+  runs: z.array(z.tuple([z.string(), runState.nullable()])),
   totals: z.array(z.tuple([z.string(), totalsState])),
-  index: z.array(z.tuple([z.string(), z.union([z.null(), offset])])),
+  index: z.array(z.tuple([z.string(), offset.nullable()])),
   floor: z.string().exactOptional(),
   appended: offset.exactOptional(),
 })

@@ -89,7 +89,7 @@ export class Compression {
 
   async #compressAll(due: readonly string[], stop: AbortSignal): Promise<void> {
     for (let i = 0; i < due.length && !stop.aborted; i += BATCH) {
-      const sealed = await this.#seal(due.slice(i, i + BATCH))
+      const sealed = await this.#seal(due.slice(i, i + BATCH).filter((file) => this.#quiet(file)))
       for (const [file, state] of sealed) {
         if (stop.aborted) break
         const began = performance.now()
@@ -102,20 +102,24 @@ export class Compression {
 
   /** Files of closed days that are not compressed, the oldest days first. */
   #due(): string[] {
-    const { as, after, root, disk, calendar, manifests, checkpoint, now = Date.now } = this.#options
+    const { as, after, calendar, manifests, checkpoint } = this.#options
     if (as === 'none') return []
     const { files, floor } = checkpoint.state
     const days = [...manifests.files.keys()].filter((day) => day >= floor && calendar.over(day, after)).sort()
     return days
       .flatMap((day) => [...manifests.files.get(day)!])
       .filter((file) => {
-        const { packed, sealed, length } = files.get(file)!
-        if (packed || length === 0 || this.#leftAlone.has(file)) return false
-        if (sealed) return true
-        // A late line has opened it, and more may follow. A stamp of the future tells nothing.
-        const quiet = now() - (disk.look(join(root, file))?.mtimeMs ?? 0)
-        return quiet < 0 || quiet >= after
+        const { packed, length } = files.get(file)!
+        return !packed && length > 0 && !this.#leftAlone.has(file)
       })
+  }
+
+  /** Whether no late line has come for a while; more may follow one. A stamp of the future tells nothing. */
+  #quiet(file: string): boolean {
+    const { after, root, disk, checkpoint, now = Date.now } = this.#options
+    if (checkpoint.state.files.get(file)!.sealed) return true
+    const quiet = now() - (disk.look(join(root, file))?.mtimeMs ?? 0)
+    return quiet < 0 || quiet >= after
   }
 
   /** @returns those of the files that are sealed */

@@ -22,7 +22,7 @@ import { Hub } from './hub.ts'
 import { IndexLog } from './index-log.ts'
 import { Landing } from './landing.ts'
 import { Layout } from './layout.ts'
-import { expiredOf, Ledger } from './ledger.ts'
+import { copyOf, expiredOf, Ledger } from './ledger.ts'
 import { answerLedger, countOf, owedOf } from './ledger-api.ts'
 import { kafkaLedgerLog } from './ledger-log.ts'
 import { ledgerRoutes } from './ledger-routes.ts'
@@ -73,7 +73,7 @@ try {
   const checkpoint = new Checkpoint(join(root.state, 'checkpoint'))
   const { files, runs, totals, index: indexed } = checkpoint.state
   const index = new IndexLog(root.state, indexed)
-  const ledger = new Ledger(structuredClone({ runs, totals }), expiredOf(checkpoint.state))
+  const ledger = new Ledger(copyOf({ runs, totals }), expiredOf(checkpoint.state))
   const hub: Hub = new Hub({
     readerBytes: settings.TAIL_BUFFER,
     lengths: () => writer.lengths,

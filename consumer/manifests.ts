@@ -67,6 +67,8 @@ export class Manifests {
   /** By `service/module` as folders are named. */
   #modules = new Map<string, Module>()
   #files = new Map<string, Set<string>>()
+  /** Files and keys of totals that are in there: nearly always one has only grown. */
+  #known = new Set<string>()
 
   constructor(checkpoint: Pick<Checkpoint, 'state' | 'watch'>) {
     this.#state = checkpoint.state
@@ -136,11 +138,12 @@ export class Manifests {
   }
 
   #file(file: string, there: boolean): void {
+    if (there === this.#known.has(file)) return
     const name = readFileName(file)
     if (!name) return
+    if (there) this.#known.add(file)
+    else this.#known.delete(file)
     const sameDay = this.#files.get(name.day) ?? new Set()
-    // Nearly always it is one that grew.
-    if (there === sameDay.has(file)) return
     if (there) this.#files.set(name.day, sameDay.add(file))
     else if (sameDay.delete(file) && sameDay.size === 0) this.#files.delete(name.day)
     const folder = `${name.service}/${name.module}`
@@ -153,6 +156,8 @@ export class Manifests {
   }
 
   #total(key: string, { service, module, day }: Totals): void {
+    if (this.#known.has(key)) return
+    this.#known.add(key)
     const known = this.#module(`${pathComponent(service)}/${pathComponent(module)}`, () => ({ service, module }))
     known.service = service
     known.module = module

@@ -47,7 +47,8 @@ export type WriterOptions = {
 
 export class Writer {
   #options: WriterOptions
-  #files: Map<string, FileState>
+  /** Those that are not sealed. */
+  #files = new Map<string, FileState>()
   /** The file that a partition writes now, by `partition folder/day`. */
   #current = new Map<string, string>()
   #plainOwner = new Map<string, number>()
@@ -69,7 +70,6 @@ export class Writer {
     // Held open, because syncfs tells of errors since its descriptor was opened.
     this.#root = openSync(options.root, 'r')
     this.#device = fstatSync(this.#root).dev
-    this.#files = new Map(Array.from(options.files, ([path, state]) => [path, { ...state }]))
     this.#open = new LRUCache({
       max: options.openFiles,
       // A file that leaves the cache is closed; what it holds must be durable by the next checkpoint. One by one, that would cost a
@@ -81,8 +81,8 @@ export class Writer {
       },
     })
     for (const [path, state] of options.files) {
-      this.#remember(path, state.partition)
-      if (state.sealed) this.#drop(path)
+      if (!state.sealed) this.#files.set(path, { ...state })
+      this.#remember(path, state)
     }
   }
 
@@ -260,7 +260,7 @@ export class Writer {
     } while (['', '.zst', '.gz'].some((ending) => this.#taken(`${file}${ending}`)))
     const state = newFile(partition)
     this.#files.set(file, state)
-    this.#remember(file, partition)
+    this.#remember(file, state)
     this.#newFiles.push([file, state])
     return file
   }
@@ -270,14 +270,15 @@ export class Writer {
   }
 
   /** Enters a file into what the next choice of a name goes by. */
-  #remember(file: string, partition: number): void {
+  #remember(file: string, { partition, sealed }: FileState): void {
     const name = stemOf(file)
     if (!name) return
     const { plain, stem, segment } = name
     if (stem === plain) this.#plainOwner.set(plain, partition)
     if (segment < (this.#segments.get(stem) ?? 0)) return
     this.#segments.set(stem, segment)
-    this.#current.set(`${partition} ${plain}`, file)
+    if (sealed) this.#current.delete(`${partition} ${plain}`)
+    else this.#current.set(`${partition} ${plain}`, file)
   }
 
   #opened(file: string): OpenFile {
