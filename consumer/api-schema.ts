@@ -422,6 +422,7 @@ export type VerifyAnswer = z.infer<typeof verifyAnswer>
 export const deadLettersQuery = z.strictObject({
   limit: z.coerce.number().pipe(z.int().min(1).max(10_000)).default(DEFAULT_LINES).describe('Letters at most.'),
 })
+export type DeadLettersQuery = z.infer<typeof deadLettersQuery>
 export const deadLetterRow = z.object({
   name: z.string(),
   topic: z.string(),
@@ -468,6 +469,7 @@ export const replayAnswer = z.object({
   failed: z
     .array(z.object({ name: z.string(), reason: z.string(), message: z.string() }))
     .describe('They stay: they can still not be decoded, or are of another topic.'),
+  partial: z.array(gap),
 })
 export type ReplayAnswer = z.infer<typeof replayAnswer>
 
@@ -488,7 +490,7 @@ export const rootClaims = z.object({
   lines: count.describe('At most so many: what it wrote in its last seconds it may not have told.'),
 })
 export type RootClaims = z.infer<typeof rootClaims>
-export const rootsAnswer = z.object({ roots: z.array(rootClaims) })
+export const rootsAnswer = z.object({ roots: z.array(rootClaims), partial: z.array(gap) })
 export type RootsAnswer = z.infer<typeof rootsAnswer>
 
 /** `POST /api/v1/roots/:root/disown`: its claims count as lost from now on. */

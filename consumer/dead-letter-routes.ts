@@ -49,7 +49,13 @@ export const deadLetterRoutes =
     }
     api.get(
       '/dead-letters',
-      { schema: { querystring: deadLettersQuery, response: { 200: deadLettersAnswer } } },
+      {
+        schema: {
+          summary: 'Records that could not be decoded.',
+          querystring: deadLettersQuery,
+          response: { 200: deadLettersAnswer },
+        },
+      },
       async ({ query: { limit }, access }) => {
         const rows: DeadLetterRow[] = []
         let limited = false
@@ -65,7 +71,10 @@ export const deadLetterRoutes =
     )
     api.get(
       '/dead-letters/:name',
-      { schema: { params: deadLetterParams, response: { 200: deadLetterAnswer } } },
+      {
+        config: { audit: 'dead-letter' },
+        schema: { summary: 'One of them, whole.', params: deadLetterParams, response: { 200: deadLetterAnswer } },
+      },
       async ({ params: { name }, access }) => {
         const found = await readAllowed(name, access)
         if (!found) throw new ConsumerError('NOT_FOUND', `there is no dead letter ${name}`)
@@ -79,7 +88,10 @@ export const deadLetterRoutes =
     )
     api.post(
       '/dead-letters/replay',
-      { schema: { body: replayBody, response: { 200: replayAnswer } } },
+      {
+        config: { audit: 'replay' },
+        schema: { summary: 'Put dead letters back into Kafka.', body: replayBody, response: { 200: replayAnswer } },
+      },
       async ({ body: { names = letters.names }, access }) => replay(options, names, allowed(access)),
     )
   }

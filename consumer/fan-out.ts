@@ -10,16 +10,13 @@
  * - Whoever leaves ends what was asked of the peers.
  */
 import { Readable } from 'node:stream'
-import { text } from 'node:stream/consumers'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Access } from './access.ts'
 import {
-  type ContextAnswer,
-  type ContextQuery,
-  contextAnswer,
+  type DeadLettersQuery,
   daysAnswer,
+  deadLettersAnswer,
   type Gap,
   type HistogramQuery,
   histogramAnswer,
@@ -27,33 +24,35 @@ import {
   type LinesQuery,
   ledgerAnswer,
   linesEvent,
+  type RootsAnswer,
   type RunRow,
+  rootsAnswer,
   type SearchQuery,
   searchEvent,
   servicesAnswer,
   statusAnswer,
-  type TailEvent,
   type TailQuery,
   tailEvent,
   type VerifyQuery,
   verifyAnswer,
 } from './api-schema.ts'
-import { ConsumerError } from './errors.ts'
 import { contentType, type EventFormat, encodeEvents, eventFormat } from './event-stream.ts'
 import {
   mergeDays,
+  mergeDeadLetters,
   mergeHistograms,
   mergeLedgers,
+  mergeRoots,
   mergeServices,
   mergeStatus,
   mergeVerifications,
-  qualifyContext,
   type Told,
-  unqualified,
 } from './merge-answers.ts'
 import { type Feed, mergeLines, mergeSearches, mergeTails, splitCursors } from './merge-streams.ts'
 import { readNdjson } from './ndjson.ts'
-import { HOP, type Peer, PeerError, type Peers, type Question } from './peers.ts'
+import { passOn } from './pass-on.ts'
+import { followPeer, readPeer } from './peer-events.ts'
+import { HOP, type Peer, type Peers } from './peers.ts'
 
 /** What is known here of the runs that are asked for. */
 export type RunsOf = (query: VerifyQuery, access: Access) => RunRow[]
@@ -70,6 +69,17 @@ const MERGED: Record<string, Merged> = {
   },
   '/status': { schema: statusAnswer, merge: mergeStatus },
   '/ledger': { schema: ledgerAnswer, merge: mergeLedgers },
+  '/roots': {
+    schema: rootsAnswer,
+    merge: (told: Told<RootsAnswer>[]): RootsAnswer => ({
+      roots: mergeRoots(told.flatMap(({ answer }) => answer.roots)),
+      partial: [],
+    }),
+  },
+  '/dead-letters': {
+    schema: deadLettersAnswer,
+    merge: (told, { limit }: DeadLettersQuery) => mergeDeadLetters(told, limit),
+  },
 }
 
 type Streamed = {
@@ -92,11 +102,6 @@ const STREAMED: Record<string, Streamed> = {
     },
   },
 }
-
-const TAIL_BACK_MS = [500, 1_000, 2_000, 5_000]
-
-/** So many lines at most are remembered, so as not to send them again when a peer's tail goes on. */
-const MAX_REMEMBERED = 100_000
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -236,7 +241,8 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
       else query.cursor = from
     },
     onSend: async (request: FastifyRequest, reply: FastifyReply, payload: unknown) => {
-      const { format, gone } = request.forAll ?? {}
+      const { forAll } = request
+      const { format, gone } = forAll ?? {}
       if (!format || !gone || reply.statusCode !== 200 || !(payload instanceof Readable)) return payload
       const { signal } = gone
       const feeds: Feed<never>[] = [
@@ -246,7 +252,7 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
             return peer.label
           },
           events: (isTail
-            ? followPeer(peer, request, signal)
+            ? followPeer(peer, request, forAll?.tailFrom, signal)
             : readPeer(peer, schema, { path: request.url, access: request.access, signal })) as AsyncGenerator<never[]>,
         })),
       ]
@@ -271,149 +277,17 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
     },
   })
 
-  /** What is asked about a file or line of another consumer is asked of that one. */
-  const passOn = (
-    place: (request: FastifyRequest) => { said: string; become(rest: string): void; pathFor(rest: string): string },
-    qualify: boolean,
-  ) => ({
-    preHandler: async (request: FastifyRequest, reply: FastifyReply) => {
-      const { headers, method, access } = request
-      if (headers[HOP] !== undefined) return
-      const { said, become, pathFor } = place(request)
-      const { consumer, rest } = unqualified(said)
-      if (consumer === undefined) return
-      if (consumer === own) {
-        become(rest)
-        return
-      }
-      const { signal } = leave(reply)
-      const peer = (await peers.introduced(access, signal)).find(({ name }) => name === consumer)
-      if (!peer) throw new ConsumerError('NOT_FOUND', `${said}: no consumer that is there is called ${consumer}`)
-      const asked = Object.fromEntries(
-        PASSED_ON.request.flatMap((name) => (headers[name] === undefined ? [] : [[name, headers[name]]])),
-      )
-      const message = await peer.ask({ path: pathFor(rest), method, headers: asked, access, signal })
-      if (qualify) return reply.send(qualifyContext(consumer, contextAnswer.parse(JSON.parse(await text(message)))))
-      reply.code(message.statusCode!)
-      for (const name of PASSED_ON.answer)
-        if (message.headers[name] !== undefined) reply.header(name, message.headers[name])
-      return reply.send(message)
-    },
-    preSerialization: async (request: FastifyRequest, reply: FastifyReply, payload: unknown) => {
-      if (!qualify || request.headers[HOP] !== undefined || reply.statusCode !== 200) return payload
-      const { lines } = payload as ContextAnswer
-      return unqualified(lines[0]?.file ?? ':').consumer === undefined
-        ? qualifyContext(own, payload as ContextAnswer)
-        : payload
-    },
-  })
-
-  const ofContext = passOn((request) => {
-    const query = request.query as ContextQuery
-    return {
-      said: query.at,
-      become: (at) => {
-        query.at = at
-      },
-      pathFor: (at) =>
-        `${prefix}/context?${new URLSearchParams({ at, before: String(query.before), after: String(query.after) })}`,
-    }
-  }, true)
-  const ofFile = passOn((request) => {
-    const params = request.params as { '*': string }
-    return {
-      said: params['*'],
-      become: (file) => {
-        params['*'] = file
-      },
-      // Percent-encoded names are those of the files themselves: they are encoded once more on their way.
-      pathFor: (file) => `${prefix}/files/${file.split('/').map(encodeURIComponent).join('/')}`,
-    }
-  }, false)
-
+  const passedOn = passOn(peers, prefix)
+  const hooksOf = (path: string): object => {
+    if (path === '/verify') return mergeVerify
+    if (MERGED[path]) return mergeAnswers(MERGED[path])
+    if (STREAMED[path]) return mergeStreams(STREAMED[path], path === '/tail')
+    return passedOn[path] ?? {}
+  }
   api.addHook('onRoute', (route) => {
-    const path = route.url.slice(prefix.length)
-    const hooks =
-      path === '/verify'
-        ? mergeVerify
-        : path === '/context'
-          ? ofContext
-          : path === '/files/*'
-            ? ofFile
-            : MERGED[path]
-              ? mergeAnswers(MERGED[path])
-              : STREAMED[path]
-                ? mergeStreams(STREAMED[path], path === '/tail')
-                : {}
-    for (const [hook, act] of Object.entries(hooks)) {
+    for (const [hook, act] of Object.entries(hooksOf(route.url.slice(prefix.length)))) {
       const before = route[hook as 'preHandler'] ?? []
       Object.assign(route, { [hook]: [...(Array.isArray(before) ? before : [before]), act] })
     }
   })
-}
-
-/** What of a download's headers matters to either side. */
-const PASSED_ON = {
-  request: ['range', 'if-range', 'if-none-match', 'if-modified-since'],
-  answer: [
-    'content-type',
-    'content-length',
-    'content-range',
-    'content-disposition',
-    'content-encoding',
-    'accept-ranges',
-    'etag',
-    'last-modified',
-  ],
-} as const
-
-/**
- * A peer's events, those that we know.
- * @throws PeerError, PeerRefusal
- */
-async function* readPeer(peer: Peer, schema: z.ZodType, question: Question): AsyncGenerator<unknown[]> {
-  const message = await peer.ask(question)
-  try {
-    for await (const values of readNdjson(message)) yield values.filter((value) => schema.safeParse(value).success)
-  } catch (error) {
-    throw error instanceof PeerError ? error : new PeerError(`it broke off: ${(error as Error).message}`)
-  }
-}
-
-/** A peer's tail for as long as the caller stays: where it breaks off, that is told, and it goes on behind its last cursor. */
-async function* followPeer(peer: Peer, request: FastifyRequest, signal: AbortSignal): AsyncGenerator<TailEvent[]> {
-  const { access, forAll, url } = request
-  const tailFrom = forAll?.tailFrom
-  const asked = new URL(url, 'http://peer')
-  // What was sent since the last cursor and the one before: a peer repeats some of it.
-  let sent: [recent: Set<string>, before: Set<string>] = [new Set(), new Set()]
-  let cursor = tailFrom?.get(peer.label)
-  let told = false
-  for (let failures = 0; !signal.aborted; failures++) {
-    asked.searchParams.delete('cursor')
-    if (cursor !== undefined) asked.searchParams.set('cursor', cursor)
-    if (tailFrom || failures > 0) asked.searchParams.delete('last')
-    try {
-      for await (const events of readPeer(peer, tailEvent, { path: asked.pathname + asked.search, access, signal })) {
-        failures = 0
-        told = false
-        const news = (events as TailEvent[]).filter(
-          (event) => event.type !== 'line' || !sent.some((ats) => ats.has(event.at)),
-        )
-        for (const event of news) {
-          if (event.type === 'line' && sent[0].size < MAX_REMEMBERED) sent[0].add(event.at)
-          if (event.type !== 'cursor') continue
-          cursor = event.cursor
-          sent = [new Set(), sent[0]]
-        }
-        yield news
-      }
-      throw new PeerError('it broke off')
-    } catch (error) {
-      if (signal.aborted || peer.isSelf) return
-      if (!told) yield [{ type: 'gap', ...peer.gap(error as Error) }]
-      told = true
-    }
-    await sleep(TAIL_BACK_MS[Math.min(failures, TAIL_BACK_MS.length - 1)], undefined, { signal }).catch(() => {})
-  }
 }

@@ -47,12 +47,20 @@ export const ledgerRoutes =
       },
       async ({ query, access }) => verify(query, access.may),
     )
-    api.get('/roots', { schema: { response: { 200: rootsAnswer } } }, async ({ access }) => ({
-      roots: rootsOf(claimed(), access.may),
-    }))
+    api.get(
+      '/roots',
+      { schema: { summary: 'Roots that are away, and what they owe.', response: { 200: rootsAnswer } } },
+      async ({ access }) => ({
+        roots: rootsOf(claimed(), access.may),
+        partial: [],
+      }),
+    )
     api.post(
       '/roots/:root/disown',
-      { schema: { params: disownParams, response: { 200: rootClaims } } },
+      {
+        config: { audit: 'disown' },
+        schema: { summary: 'Count as lost what a root owes.', params: disownParams, response: { 200: rootClaims } },
+      },
       async ({ params: { root }, access }) => {
         // It changes what everybody is told: that takes somebody who is told everything.
         const [disowned] = access.services.includes('*') ? rootsOf(await disown(root), access.may) : []

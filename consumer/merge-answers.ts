@@ -5,6 +5,7 @@
 import type {
   ContextAnswer,
   DaysAnswer,
+  DeadLettersAnswer,
   Gap,
   HistogramAnswer,
   LedgerAnswer,
@@ -13,6 +14,8 @@ import type {
   Loss,
   ModuleDay,
   ModuleOverview,
+  ReplayAnswer,
+  RootClaims,
   RunRow,
   ServicesAnswer,
   StatusAnswer,
@@ -212,6 +215,51 @@ function addCounts(counts: readonly LineCount[]): LineCount {
     ratio: lines === 0 ? 0 : lost / lines,
   }
 }
+
+/** Claims of the same root, of which each consumer tells those in its own partitions. */
+export const mergeRoots = (claims: readonly RootClaims[]): RootClaims[] =>
+  grouped(
+    claims,
+    ({ root, state }) => [root, state],
+    (same) => ({
+      ...same[0]!,
+      partitions: [...new Set(same.flatMap(({ partitions }) => partitions))].sort((a, b) => a - b),
+      lines: sum(same.map(({ lines }) => lines)),
+    }),
+  )
+
+/** @param limit letters at most */
+export function mergeDeadLetters(told: Told<DeadLettersAnswer>[], limit: number): DeadLettersAnswer {
+  const letters = told
+    .flatMap(({ name, answer }) => answer.letters.map((letter) => ({ ...letter, name: qualified(name, letter.name) })))
+    .sort((a, b) => order([a.topic], [b.topic]) || a.partition - b.partition || a.offset - b.offset)
+  return {
+    letters: letters.slice(0, limit),
+    limited: letters.length > limit || told.some(({ answer }) => answer.limited),
+    dropped: told.flatMap(({ answer }) => answer.dropped),
+    bytes: sum(told.map(({ answer }) => answer.bytes)),
+    max: sum(told.map(({ answer }) => answer.max)),
+    partial: partials(told),
+  }
+}
+
+/** @param strangers letters of consumers that nobody knows */
+export const mergeReplays = (
+  told: Told<ReplayAnswer>[],
+  missing: Gap[],
+  strangers: readonly string[],
+): ReplayAnswer => ({
+  replayed: told.flatMap(({ name, answer }) =>
+    answer.replayed.map((letter) => ({ ...letter, name: qualified(name, letter.name) })),
+  ),
+  failed: [
+    ...told.flatMap(({ name, answer }) =>
+      answer.failed.map((letter) => ({ ...letter, name: qualified(name, letter.name) })),
+    ),
+    ...strangers.map((name) => ({ name, reason: 'no-consumer', message: 'no consumer that is there has that name' })),
+  ],
+  partial: [...partials(told), ...missing],
+})
 
 /** A line's neighbours, as that consumer's. */
 export const qualifyContext = (name: string, { lines, index }: ContextAnswer): ContextAnswer => ({

@@ -67,7 +67,7 @@ export async function replay(
   names: readonly string[],
   may: (letter: DeadLetter) => boolean,
 ): Promise<ReplayAnswer> {
-  const answer: ReplayAnswer = { replayed: [], failed: [] }
+  const answer: ReplayAnswer = { replayed: [], failed: [], partial: [] }
   let batch: { name: string; lines: number; record: OutgoingRecord }[] = []
   let bytes = 0
   const flush = async (): Promise<void> => {

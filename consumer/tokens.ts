@@ -12,15 +12,13 @@
  *   neither locks everybody out nor lets anybody in.
  * - How long a comparison takes tells nothing of any token.
  */
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { createHash, timingSafeEqual } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Logger } from 'pino'
 import { z } from 'zod'
 import { type Access, accessTo } from './access.ts'
 import { ConsumerError } from './errors.ts'
 import { watchFiles } from './file-watch.ts'
-
-const TOKEN_BYTES = 32
 
 /** As many wrong lines are named. */
 const NAMED = 5
@@ -34,16 +32,9 @@ const entry = z.strictObject({
   services: z.array(z.string().max(4096)),
   peer: z.boolean().optional(),
 })
-export type TokenEntry = z.infer<typeof entry>
+type TokenEntry = z.infer<typeof entry>
 
 const sha256 = (token: string): Buffer => createHash('sha256').update(token).digest()
-
-/** A new token, and the line of TOKENS_FILE that lets it in. @param services globs of the services that it may read */
-export function newToken(name: string, services: readonly string[]): { token: string; line: string } {
-  const token = randomBytes(TOKEN_BYTES).toString('base64url')
-  const made = entry.parse({ name, sha256: sha256(token).toString('hex'), services })
-  return { token, line: JSON.stringify(made) }
-}
 
 /** @throws ConsumerError where the file can't be read, or naming the lines that are wrong */
 export function readTokens(path: string): TokenEntry[] {

@@ -1,11 +1,12 @@
 /** The consumer's HTTP server without a consumer behind it, in a folder that holds its tokens. */
+import { createHash, randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import pino from 'pino'
 import { Registry } from 'prom-client'
 import { type HttpSources, httpApi } from '../../consumer/http-api.ts'
-import { newToken, Tokens } from '../../consumer/tokens.ts'
+import { Tokens } from '../../consumer/tokens.ts'
 import { temporaryFolder } from './folder.ts'
 
 /** How often changed files are looked for, ms. */
@@ -20,7 +21,7 @@ export type TokenNames = Record<string, readonly string[]>
 /** A TOKENS_FILE that can be written anew: a name keeps its token. */
 export class TokensFile {
   readonly path: string
-  #made = new Map<string, { token: string; line: string }>()
+  #made = new Map<string, string>()
 
   constructor(folder: string, names: TokenNames) {
     this.path = join(folder, 'tokens')
@@ -29,15 +30,16 @@ export class TokensFile {
 
   write(names: TokenNames): void {
     const lines = Object.entries(names).map(([name, services]) => {
-      const made = this.#made.get(name) ?? newToken(name, services)
-      this.#made.set(name, made)
-      return JSON.stringify({ ...JSON.parse(made.line), services, ...(name === PEER && { peer: true }) })
+      const token = this.#made.get(name) ?? randomBytes(32).toString('base64url')
+      this.#made.set(name, token)
+      const sha256 = createHash('sha256').update(token).digest('hex')
+      return JSON.stringify({ name, sha256, services, ...(name === PEER && { peer: true }) })
     })
     writeFileSync(this.path, `# who may read what\n\n${lines.join('\n')}\n`)
   }
 
   token(name: string): string {
-    return this.#made.get(name)!.token
+    return this.#made.get(name)!
   }
 }
 

@@ -1,13 +1,13 @@
 /** The page in a real browser, over a real consumer that lands what the test feeds through Kafka. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import type { Locator } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { newToken } from '../../consumer/tokens.ts'
 import { axe, Browser, type Opened, type OpenOptions } from '../support/browser.ts'
 import { Consumer } from '../support/consumer.ts'
 import { temporaryFolder } from '../support/folder.ts'
+import { TokensFile } from '../support/http-api.ts'
 import { type Module, type Said, Site } from '../support/site.ts'
 import { until } from '../support/until.ts'
 
@@ -572,13 +572,12 @@ describe('how it looks', () => {
 describe('where a token is needed', () => {
   it('asks for it, refuses a wrong one in words, shows what its bearer may read, and forgets it', async () => {
     using folder = temporaryFolder()
-    const { token, line } = newToken('guest', ['shop'])
-    const tokens = join(folder.path, 'tokens')
-    writeFileSync(tokens, `${line}\n`)
+    const tokens = new TokensFile(folder.path, { guest: ['shop'] })
+    const token = tokens.token('guest')
     await using second = await Consumer.create(
       {
         ...{ KAFKA_BROKERS: site.kafka.brokers.join(), KAFKA_TOPIC: site.topic, KAFKA_GROUP: 'second' },
-        ...{ ROOT: folder.path, TOKENS_FILE: tokens },
+        ...{ ROOT: folder.path, TOKENS_FILE: tokens.path },
       },
       join(folder.path, 'consumer.log'),
     )

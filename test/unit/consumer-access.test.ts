@@ -8,7 +8,6 @@ import { text } from 'node:stream/consumers'
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
-import { newToken } from '../../consumer/tokens.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { Api } from '../support/http-api.ts'
 import { until } from '../support/until.ts'
@@ -337,7 +336,7 @@ describe('the log', () => {
 describe('a tokens file', () => {
   it('that can not be understood is refused with the lines that are wrong', async () => {
     await using api = await Api.create({ clerk: ['shop'] })
-    const { line } = newToken('twice', ['*'])
+    const line = JSON.stringify({ name: 'twice', sha256: 'ab'.repeat(32), services: ['*'] })
     const bad = ['{"name":"a b","sha256":"12","services":"*"}', 'topsecret', line, line, '{"name":"x","hash":""}']
     writeFileSync(api.tokens.path, bad.join('\n'))
     const { message } = await until('it is refused', () => api.log.find(({ level }) => level === 40)?.['err'] as Error)

@@ -52,6 +52,9 @@ type Holdings = {
   verify?: Partial<shapes.VerifyAnswer>
   histogram?: Omit<shapes.HistogramAnswer, 'partial'>
   days?: shapes.ModuleDay[]
+  /** Offsets of dead letters. */
+  letters?: number[]
+  roots?: shapes.RootClaims[]
 }
 
 const NO_LINES: shapes.LineCount = { lines: 0, written: 0, lost: 0, lostBy: {}, claimed: 0, doubled: 0, ratio: 0 }
@@ -123,6 +126,52 @@ const routesOf =
         return { lines: [line({ second: Number(position), text: `of ${name}` })], index: 0 }
       },
     )
+    const letters = (holdings.letters ?? []).map(letterAt)
+    const taken = { dropped: [], bytes: 10, max: 100, partial: [] }
+    api.get(
+      '/dead-letters',
+      { schema: { querystring: shapes.deadLettersQuery, response: { 200: shapes.deadLettersAnswer } } },
+      async ({ query }) => ({
+        letters: letters.slice(0, query.limit),
+        limited: letters.length > query.limit,
+        ...taken,
+      }),
+    )
+    api.get(
+      '/dead-letters/:name',
+      { schema: { params: shapes.deadLetterParams, response: { 200: shapes.deadLetterAnswer } } },
+      async ({ params }) => {
+        const letter = letters.find(({ name }) => name === params.name)
+        if (!letter) throw new ConsumerError('NOT_FOUND', 'there is none')
+        return { ...letter, value: name }
+      },
+    )
+    api.post(
+      '/dead-letters/replay',
+      { schema: { body: shapes.replayBody, response: { 200: shapes.replayAnswer } } },
+      async ({ body: { names = letters.map(({ name }) => name) } }) => ({
+        replayed: names
+          .filter((name) => letters.some((letter) => letter.name === name))
+          .map((name) => ({ name, lines: 1 })),
+        failed: names
+          .filter((name) => !letters.some((letter) => letter.name === name))
+          .map((name) => ({ name, reason: 'missing', message: 'm' })),
+        partial: [],
+      }),
+    )
+    api.get('/roots', { schema: { response: { 200: shapes.rootsAnswer } } }, async () => ({
+      roots: holdings.roots ?? [],
+      partial: [],
+    }))
+    api.post(
+      '/roots/:root/disown',
+      { schema: { params: shapes.disownParams, response: { 200: shapes.rootClaims } } },
+      async ({ params }) => {
+        const claims = holdings.roots?.find(({ root }) => root === params.root)
+        if (!claims) throw new ConsumerError('NOT_FOUND', 'it owes nothing')
+        return { ...claims, state: 'disowned' as const }
+      },
+    )
     api.get('/files/*', {}, async (request, reply) => {
       const { '*': file } = request.params as { '*': string }
       if (file.startsWith('none')) throw new ConsumerError('NOT_FOUND', `there is no ${file}`)
@@ -131,6 +180,11 @@ const routesOf =
       return `${name} ${file}`
     })
   }
+
+const letterAt = (offset: number): shapes.DeadLetterRow => ({
+  ...{ name: `t-0-${offset}`, topic: 't', partition: 0, offset, time: `${DAY}T01:00:00Z`, reason: 'not-json' },
+  ...{ message: 'm', key: 'k', headers: {}, bytes: 1 },
+})
 
 const MODULE: shapes.ModuleOverview = {
   ...{ service: 'shop', module: 'web', days: 1, files: 1, lines: 10, bytes: 100, lost: 0 },
@@ -332,6 +386,42 @@ describe('any consumer', () => {
       message: expect.stringContaining('called c'),
     })
     expect(await several.get('/context?at=b:x/y:1')).toMatchObject({ error: 'NOT_FOUND', message: 'there is no x/y' })
+  })
+
+  it('lists dead letters by their consumers, shows one, and replays those that are named where they are', async () => {
+    await using several = await consumers([{ letters: [3, 5] }, { letters: [1, 4] }])
+    const post = (body: object) =>
+      several.get<shapes.ReplayAnswer>('/dead-letters/replay', {
+        ...{ method: 'POST', headers: { 'content-type': 'application/json' } },
+        body: JSON.stringify(body),
+      })
+    const list = await several.get<shapes.DeadLettersAnswer>('/dead-letters?limit=3')
+    expect(list.letters.map(({ name }) => name)).toEqual(['b:t-0-1', 'a:t-0-3', 'b:t-0-4'])
+    expect(list).toMatchObject({ limited: true, bytes: 20, max: 200, partial: [] })
+    expect(await several.get('/dead-letters/b:t-0-4')).toMatchObject({ name: 'b:t-0-4', value: 'b' })
+    expect(await several.get('/dead-letters/a:t-0-3')).toMatchObject({ name: 'a:t-0-3', value: 'a' })
+    expect(await several.get('/dead-letters/b:t-0-3')).toMatchObject({ error: 'NOT_FOUND' })
+    const names = ({ replayed, failed }: shapes.ReplayAnswer) =>
+      [replayed, failed].map((all) => all.map(({ name }) => name).toSorted())
+    expect(names(await post({}))).toEqual([['a:t-0-3', 'a:t-0-5', 'b:t-0-1', 'b:t-0-4'], []])
+    expect(names(await post({ names: ['b:t-0-1', 't-0-3', 'a:t-0-9', 'z:t-0-1'] }))).toEqual([
+      ['a:t-0-3', 'b:t-0-1'],
+      ['a:t-0-9', 'z:t-0-1'],
+    ])
+    expect(await post({ names: 'all' })).toMatchObject({ error: 'QUERY_INVALID' })
+  })
+
+  it('disowns a root wherever its partitions are', async () => {
+    const [root, other] = ['3e0c55d4-9cf6-4d3b-a5a4-3c4b8b0a1a01', '3e0c55d4-9cf6-4d3b-a5a4-3c4b8b0a1a02']
+    const claims = (partition: number) => ({ root, state: 'claimed' as const, partitions: [partition], lines: 5 })
+    await using several = await consumers([{ roots: [] }, { roots: [claims(2)] }, { roots: [claims(1)] }])
+    expect(await several.get('/roots')).toEqual({
+      roots: [{ root, state: 'claimed', partitions: [1, 2], lines: 10 }],
+      partial: [],
+    })
+    const disown = (which: string) => several.get(`/roots/${which}/disown`, { method: 'POST' })
+    expect(await disown(root)).toEqual({ root, state: 'disowned', partitions: [1, 2], lines: 10 })
+    expect(await disown(other)).toMatchObject({ error: 'NOT_FOUND' })
   })
 
   it('tells no more of another than the caller may read', async () => {
