@@ -13,19 +13,34 @@
  *   reads what landed before it from the files, up to `lengths`.
  * - A cursor is sent only when all lines that it stands for were sent, or told as missed.
  */
+import TinyQueue from 'tinyqueue'
+import { EncodedLines } from './encoded-lines.ts'
 import { type EventFormat, encodeEvents } from './event-stream.ts'
 import type { Selector, TextFilter } from './selection.ts'
-import { byTime, lineEvent, parseLines, type StoredLine, type Stretch } from './stored-line.ts'
+import { lineEvent, type Stretch } from './stored-line.ts'
 
 /** Lines in a channel's window take at most this much: what is over is sent before its time. */
 const HELD_BYTES = 16 * 1024 * 1024
 /** A channel sends at most so often, ms, and says each second where it is. */
-const TICK_MS = 25
+const TICK_MS = 100
+const UNHELD_TICK_MS = 10
 const CURSOR_MS = 1_000
 const HEARTBEAT_MS = 10_000
 
-/** A line that waits in a channel's window. */
-type Held = { line: StoredLine; event: string; arrived: number; sequence: number }
+/** Lines that wait in a channel's window, in the order of their times: `order` names them by their place among all of the stretch. */
+type Held = {
+  lines: EncodedLines
+  order: Uint32Array | undefined
+  /** The next one, and where they end. */
+  at: number
+  end: number
+  bytes: number
+  arrived: number
+  sequence: number
+}
+
+/** Consecutive lines of a stretch, on their way out. */
+type Piece = { lines: EncodedLines; from: number; to: number; sequence: number }
 
 type Landed = { stretch: Stretch; bytes: Buffer }
 
@@ -85,11 +100,9 @@ export class Hub {
     this.#sequence++
     const now = performance.now()
     for (const { stretch, bytes } of this.#landed.splice(0)) {
-      const lines = parseLines(stretch, bytes)
-      const events: string[] = []
-      const eventOf = (i: number): string => (events[i] ??= lineEvent(lines[i]!))
+      const lines = EncodedLines.of(stretch, bytes)
       for (const channel of this.#channels.values()) {
-        if (channel.wants(stretch)) channel.add(lines, eventOf, now, this.#sequence)
+        if (channel.wants(stretch)) channel.add(lines, bytes.length, now, this.#sequence)
       }
     }
     for (const act of this.#atFlush.splice(0)) act()
@@ -164,18 +177,30 @@ class Channel {
     return (stderr === 0 ? selector.stdout : stderr < lines || selector.stderr) && selector.names(names)
   }
 
-  add(lines: readonly StoredLine[], eventOf: (i: number) => string, arrived: number, sequence: number): void {
-    const { selector, filter } = this.#follow
-    for (let i = 0; i < lines.length; i++) {
-      const line = lines[i]!
-      if (!(line.stderr ? selector.stderr : selector.stdout) || (filter && !filter.passes(line.text))) continue
-      const spans = filter?.spans(line.text)
-      const event = spans?.length ? `${eventOf(i).slice(0, -1)},"matches":${JSON.stringify(spans)}}` : eventOf(i)
-      this.#held.push({ line, event, arrived, sequence })
-      this.#heldBytes += event.length
-    }
+  /** @param bytes of the stretch */
+  add(all: EncodedLines, bytes: number, arrived: number, sequence: number): void {
+    const { filter } = this.#follow
+    const lines = filter ? filtered(all, filter) : all
+    const order = this.#order(lines)
+    const end = order ? order.length : lines.count
+    if (end === 0) return
+    this.#held.push({ ...{ lines, order, at: 0, end, bytes, arrived, sequence } })
+    this.#heldBytes += bytes
     if (this.#heldBytes > HELD_BYTES) this.#send(Number.POSITIVE_INFINITY, arrived)
     this.#schedule(arrived)
+  }
+
+  /** Which lines of a stretch are sent, by time. @returns undefined where all are, as they stand */
+  #order({ count, times, stderr, positions }: EncodedLines): Uint32Array | undefined {
+    const { selector } = this.#follow
+    const both = selector.stdout && selector.stderr
+    let sorted = true
+    for (let i = 1; sorted && i < count; i++) sorted = times[i - 1]! <= times[i]!
+    if (both && sorted) return undefined
+    const order = Uint32Array.from({ length: count }, (_, i) => i).filter((i) =>
+      stderr[i] ? selector.stderr : selector.stdout,
+    )
+    return sorted ? order : order.sort((a, b) => times[a]! - times[b]! || positions[a]! - positions[b]!)
   }
 
   mark(cursor: string, now: number): void {
@@ -199,7 +224,7 @@ class Channel {
       this.#held.length > 0
         ? Math.max(
             this.#held.reduce((least, { arrived }) => Math.min(least, arrived), now) + this.#follow.window,
-            this.#tickedAt + TICK_MS,
+            this.#tickedAt + (this.#follow.window < TICK_MS ? UNHELD_TICK_MS : TICK_MS),
           )
         : Number.POSITIVE_INFINITY,
       this.#reached === undefined ? Number.POSITIVE_INFINITY : this.#saidAt + CURSOR_MS,
@@ -214,47 +239,61 @@ class Channel {
     this.#tickedAt = now
     let until = Number.NEGATIVE_INFINITY
     // A timer may fire a little early.
-    for (const { arrived, line } of this.#held)
-      if (arrived + this.#follow.window <= now + 1 && line.time > until) until = line.time
+    for (const held of this.#held)
+      if (held.arrived + this.#follow.window <= now + 1) until = Math.max(until, timeOf(held, held.end - 1))
     this.#send(until, now)
     this.#schedule(now)
   }
 
-  /** Sends what is held up to a time. */
+  /** Sends what is held up to a time, merged. */
   #send(until: number, now: number): void {
-    this.#held.sort((a, b) => byTime(a.line, b.line))
-    let count = this.#held.findIndex(({ line }) => line.time > until)
-    if (count === -1) count = this.#held.length
-    const sent = this.#held.splice(0, count)
-    if (sent.length > 0) {
-      for (const { event } of sent) this.#heldBytes -= event.length
-      this.#give(sent)
+    const pieces: Piece[] = []
+    const heads = new TinyQueue([...this.#held], byHead)
+    for (let head = heads.pop(); head && timeOf(head, head.at) <= until; head = heads.pop()) {
+      const next = heads.peek()
+      const { lines, sequence } = head
+      // As far as no other stretch has a line that comes first: nearly always all of them.
+      do {
+        const i = placeOf(head, head.at++)
+        const last = pieces.at(-1)
+        if (last?.lines === lines && last.to === i) last.to++
+        else pieces.push({ lines, from: i, to: i + 1, sequence })
+      } while (head.at < head.end && timeOf(head, head.at) <= until && !(next && byHead(next, head) < 0))
+      if (head.at < head.end) heads.push(head)
+      else this.#heldBytes -= head.bytes
+    }
+    this.#held = this.#held.filter(({ at, end }) => at < end)
+    if (pieces.length > 0) {
+      this.#give(pieces)
       this.#unsaid = true
       this.#quiet = false
     }
     this.#reach(now)
   }
 
-  #give(sent: readonly Held[]): void {
-    const encode = (some: readonly Held[]) =>
-      Buffer.from(
-        encodeEvents(
-          some.map(({ event }) => event),
-          this.#follow.format,
-        ),
-      )
-    const oldest = sent.reduce((least, { sequence }) => Math.min(least, sequence), Number.POSITIVE_INFINITY)
+  #give(pieces: readonly Piece[]): void {
+    const oldest = pieces.reduce((least, { sequence }) => Math.min(least, sequence), Number.POSITIVE_INFINITY)
     let shared: Buffer | undefined
+    const count = linesOf(pieces)
     for (const reader of this.readers) {
       if (reader.joined < oldest) {
-        shared ??= encode(sent)
-        reader.offer(shared, sent.length)
+        shared ??= this.#encode(pieces)
+        reader.offer(shared, count)
         continue
       }
       // What landed before it joined it has from the files.
-      const own = sent.filter(({ sequence }) => sequence > reader.joined)
-      if (own.length > 0) reader.offer(encode(own), own.length)
+      const own = pieces.filter(({ sequence }) => sequence > reader.joined)
+      if (own.length > 0) reader.offer(this.#encode(own), linesOf(own))
     }
+  }
+
+  #encode(pieces: readonly Piece[]): Buffer {
+    const { format } = this.#follow
+    const parts = pieces.map(({ lines, from, to }) => {
+      const { bytes, offsets } = lines.encoded(format)
+      return bytes.subarray(offsets[from], offsets[to])
+    })
+    return Buffer.concat(parts)
   }
 
   /** Says the last cursor in front of which nothing is held any more. */
@@ -275,6 +314,32 @@ class Channel {
     const bytes = Buffer.from(encodeEvents(events, this.#follow.format))
     for (const reader of this.readers) reader.offer(bytes, 0)
   }
+}
+
+const linesOf = (pieces: readonly Piece[]): number => pieces.reduce((sum, { from, to }) => sum + to - from, 0)
+
+const placeOf = ({ order }: Held, at: number): number => (order ? order[at]! : at)
+
+const timeOf = (held: Held, at: number): number => held.lines.times[placeOf(held, at)]!
+
+/** As `byTime`, of the next lines. */
+function byHead(a: Held, b: Held): number {
+  const [i, j] = [placeOf(a, a.at), placeOf(b, b.at)]
+  const [file, other] = [a.lines.stretch.file, b.lines.stretch.file]
+  return (
+    a.lines.times[i]! - b.lines.times[j]! ||
+    (file < other ? -1 : file > other ? 1 : a.lines.positions[i]! - b.lines.positions[j]!)
+  )
+}
+
+/** The lines that pass, with the places that matched. */
+function filtered(all: EncodedLines, filter: TextFilter): EncodedLines {
+  const lines = all.lines.filter(({ text }) => filter.passes(text))
+  return EncodedLines.ofLines(
+    all.stretch,
+    lines,
+    lines.map((line) => lineEvent(line, filter.spans(line.text))),
+  )
 }
 
 /** One who follows: a queue that the hub fills and the reader's connection empties. */

@@ -142,10 +142,46 @@ function headOf(names: Names, stderr: boolean): string {
 
 /** The line as an event of the API, in JSON. Written by hand: it is made for every line that anybody reads. */
 export function lineEvent(line: StoredLine, matches?: Spans, context?: boolean): string {
-  const { file, position, time, stamp, names, stderr, text } = line
-  const path = JSON.stringify(file)
-  const at = `${path.slice(0, -1)}:${position}"`
-  const when = stamp === undefined ? new Date(time).toISOString() : stamp
+  const { position, time, stamp, stderr, text } = line
+  const around = eventAround(line, stderr)
+  // A stamp that was tampered with can hold anything; it is a time nevertheless.
+  const when = stamp === undefined ? new Date(time).toISOString() : JSON.stringify(stamp).slice(1, -1)
   const extra = `${matches && matches.length > 0 ? `,"matches":${JSON.stringify(matches)}` : ''}${context ? ',"context":true' : ''}`
-  return `{"type":"line","at":${at},"file":${path},"position":${position},"time":${JSON.stringify(when)},${headOf(names, stderr)},"line":${JSON.stringify(text)}${extra}}`
+  return `${around.at}${position}${around.position}${position}${around.time}${when}${around.head}${JSON.stringify(text).slice(1)}${extra}}`
 }
+
+/** The parts of an event that are the same for all lines of a file, its names and a source, in their order around what differs. */
+type EventAround = {
+  /** Up to the position in the cursor, from there up to the position, up to the time, and up to the text. */
+  at: string
+  position: string
+  time: string
+  head: string
+  /** Bytes that an event takes at most, but for the text. */
+  room: number
+}
+
+const arounds = new WeakMap<Names, { file: string; sources: [stdout: EventAround, stderr: EventAround] }>()
+
+export function eventAround({ file, names }: Pick<StoredLine, 'file' | 'names'>, stderr: boolean): EventAround {
+  let known = arounds.get(names)
+  if (known?.file !== file) {
+    const of = (stderr: boolean): EventAround => {
+      const path = JSON.stringify(file)
+      const around = {
+        at: `{"type":"line","at":${path.slice(0, -1)}:`,
+        position: `","file":${path},"position":`,
+        time: ',"time":"',
+        head: `",${headOf(names, stderr)},"line":"`,
+      }
+      const bytes = Object.values(around).reduce((sum, part) => sum + Buffer.byteLength(part), 0)
+      return { ...around, room: bytes + ROOM_BYTES }
+    }
+    known = { file, sources: [of(false), of(true)] }
+    arounds.set(names, known)
+  }
+  return known.sources[stderr ? 1 : 0]
+}
+
+/** For two positions and a time. */
+const ROOM_BYTES = 2 * 16 + 32
