@@ -50,7 +50,7 @@ export class Follow {
 
   /**
    * Lines as they come, in batches that may be empty, until `signal`; called again, it goes on where it was.
-   * @throws CliError where the first connection does not come about
+   * @throws CliError where the first connection does not come about; called after that, it begins with the time of the first try
    */
   async *lines(signal: AbortSignal): AsyncGenerator<Line[], void, void> {
     const { server, firstWait = FIRST_WAIT_MS } = this.#options
@@ -86,8 +86,8 @@ export class Follow {
   /** A batch, maybe an empty one, for whatever comes; history and what follows it are never in the same. */
   async *#connection(signal: AbortSignal): AsyncGenerator<Line[], void, void> {
     const { server, query, silence = SILENCE_MS } = this.#options
-    this.#started ??= new Date().toISOString()
     const asked = { query: { ...query, ...this.#from() }, signal, silence }
+    this.#started ??= new Date().toISOString()
     for await (const events of stream<TailEvent>(server, 'api/v1/tail', asked)) {
       this.#begun = true
       let lines: Line[] = []
@@ -115,8 +115,8 @@ export class Follow {
 
   #from(): Query {
     if (this.#cursor !== undefined) return { cursor: this.#cursor, last: undefined, since: undefined }
-    if (!this.#begun) return {}
-    const time = Date.parse(this.#lastTime ?? this.#started!)
+    if (this.#started === undefined) return {}
+    const time = Date.parse(this.#lastTime ?? this.#started)
     return { last: PAGE, since: new Date(time - WINDOW_MS).toISOString() }
   }
 }

@@ -14,7 +14,11 @@ try {
   await program().parseAsync()
 } catch (error) {
   clearProgress()
-  if (!(error instanceof CliError)) throw error
-  say(`${error.message} (${error.code})`)
+  // An error of ours must not look like grep's «no line matches».
+  say(
+    error instanceof CliError
+      ? `${error.message} (${error.code})`
+      : `this is a mistake of tallyman's own: ${(error as Error).stack}`,
+  )
   process.exit(EXIT.FAILED)
 }

@@ -6,6 +6,7 @@
  * - While it is paused, lines wait here up to HELD_LINES, the rest in the consumer's files: the connections are closed, and what was
  *   not taken is asked for by the last cursor afterwards.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Line } from '../consumer/api-schema.ts'
 import type { Query } from './api.ts'
 import { inColour, STYLES } from './colours.ts'
@@ -34,6 +35,8 @@ const HOLD_MS = 300
 /** A server that has not told by then what was before is not waited for. */
 const HISTORY_MS = 2_000
 const HELD_LINES = 20_000
+/** A server that did not answer is asked again after so long, while others do. */
+const RETRY_MS = 3_000
 /** Lines that `/` looks through. */
 const REMEMBERED = 5_000
 
@@ -75,26 +78,34 @@ async function past(servers: Server[], query: Query, count: number | undefined, 
 async function live(servers: Server[], query: Query, count: number | undefined, shown: LayoutOptions): Promise<void> {
   const screen = new Screen(servers, count ?? PAGE, shown)
   if (screen.interactive) withKeys(screen, shown)
-  let failed = 0
+  /** Servers that have not answered yet. */
+  const missing = new Set<Server>()
   const run = async (server: Server): Promise<void> => {
     const follow = new Follow({ server, query: { ...query, last: count ?? PAGE } })
     let before = 0
-    try {
-      for (;;) {
-        for await (const lines of follow.lines(screen.open())) {
-          if (!follow.caughtUp) before += lines.length
-          else if (before === PAGE && count === undefined) {
-            incomplete(`${server.name}: only the last ${PAGE.toLocaleString('en')} lines of before; cat prints all`)
-            before = 0
-          }
-          await screen.take(server, lines, follow.caughtUp)
-        }
-        await screen.resumed
+    const take = async (lines: Line[]): Promise<void> => {
+      if (missing.delete(server)) say(`${server.name} answers now`)
+      if (!follow.caughtUp) before += lines.length
+      else if (before === PAGE && count === undefined) {
+        incomplete(`${server.name}: only the last ${PAGE.toLocaleString('en')} lines of before; cat prints all`)
+        before = 0
       }
-    } catch (error) {
-      if (!(error instanceof CliError) || ++failed === servers.length) throw error
-      incomplete(`${error.message}. ${server.name} is left out`)
-      await screen.leave(server)
+      await screen.take(server, lines, follow.caughtUp)
+    }
+    for (;;) {
+      try {
+        for await (const lines of follow.lines(screen.open())) await take(lines)
+        await screen.resumed
+      } catch (error) {
+        if (!(error instanceof CliError) || error.code === 'QUERY_REFUSED') throw error
+        const told = missing.has(server)
+        missing.add(server)
+        if (missing.size === servers.length) throw error
+        if (!told) incomplete(`${error.message}. Its lines are missing`)
+        await screen.leave(server)
+        if (error.acts === 'user') return
+        await sleep(RETRY_MS)
+      }
     }
   }
   await Promise.all(servers.map(run))
@@ -172,7 +183,9 @@ class Screen {
     if (!history) return
     this.#history = undefined
     history.lines.sort((a, b) => Date.parse(a.time) - Date.parse(b.time))
-    await this.#print(history.lines.slice(-this.#count))
+    const last = history.lines.slice(-this.#count)
+    if (this.#pause) this.#held.unshift(...last.map((line) => ({ line, due: 0 })))
+    else await this.#print(last)
   }
 
   pause(): void {

@@ -19,12 +19,11 @@ const PROGRESS_AFTER_MS = 400
 let shown = false
 let lastProgress = performance.now() + PROGRESS_AFTER_MS - PROGRESS_MS
 
-for (const stream of [stdout, stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT.GOOD)
-    throw error
-  })
-}
+stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') stderr.write(`tallyman: what it prints cannot be written: ${error.message}\n`)
+  process.exit(error.code === 'EPIPE' ? (process.exitCode ?? EXIT.GOOD) : EXIT.FAILED)
+})
+stderr.on('error', () => {})
 
 /** Resolves once there is room for more. */
 export async function print(text: string): Promise<void> {

@@ -21,13 +21,16 @@ export class Feeder {
   #next = { stdout: 1, stderr: 1 }
   #encoder = new ChunkEncoder()
 
+  #partition: number
+
   /** @param of `service/module` */
-  constructor(kafka: Kafka, topic: string, of: string, container: string, host = 'host-1') {
+  constructor(kafka: Kafka, topic: string, of: string, container: string, host = 'host-1', partition = 0) {
     const [service, module] = of.split('/') as [string, string]
     this.#kafka = kafka
     this.#topic = topic
     this.#names = { service, module, host }
     this.name = container
+    this.#partition = partition
   }
 
   async feed(...lines: (Fed | string)[]): Promise<void> {
@@ -43,6 +46,6 @@ export class Feeder {
     })
     const { service, module } = this.#names
     const value = this.#encoder.encode(chunk).slice()
-    await this.#kafka.produce(this.#topic, [{ partition: 0, key: `${service}/${module}`, value }])
+    await this.#kafka.produce(this.#topic, [{ partition: this.#partition, key: `${service}/${module}`, value }])
   }
 }

@@ -355,6 +355,81 @@ describe('installed from its package', () => {
   })
 })
 
+describe('of two consumers that share a topic', () => {
+  const topic = 'tm-cli-two'
+  const numbered = (name: string, from: number, to: number): string[] =>
+    Array.from({ length: to - from }, (_, i) => `${name} ${from + i}`)
+  const sorted = (lines: string[]): string[] => lines.filter((line) => line !== '').sort()
+  let consumers: Consumer[]
+  let feeders: Feeder[]
+  let both: CommandOptions
+  beforeAll(async () => {
+    const shared = {
+      ...{ KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: topic, KAFKA_GROUP: topic, LOG_LEVEL: 'info' },
+      ...{ KAFKA_PARTITIONS: '2', KAFKA_REPLICATION: '1' },
+    }
+    consumers = await Promise.all(
+      ['a', 'b'].map((name) =>
+        Consumer.create({ ...shared, ROOT: join(folder, name), CONSUMER_NAME: name }, join(folder, `${name}.log`)),
+      ),
+    )
+    for (const one of consumers) stack.use(one)
+    const [a, b] = consumers as [Consumer, Consumer]
+    await Promise.all([a.start({ PEERS: b.url }), b.start({ PEERS: a.url })])
+    both = { ...at, url: `${a.url},${b.url}` }
+    feeders = ['x', 'y'].map((name, i) => new Feeder(kafka, topic, `two/${name}`, `${name}-1`, 'host-1', i))
+    await Promise.all(feeders.map((feeder, i) => feeder.feed(...numbered('xy'[i]!, 0, 100))))
+    await until(
+      'all have landed',
+      async () => (await tallyman(both, 'grep', '-c', '', 'two')).stdout === 'two/x:100\ntwo/y:100\n',
+    )
+  })
+
+  it('each line comes once, whether one is asked for all, or both for theirs', async () => {
+    const all = sorted([...numbered('x', 0, 100), ...numbered('y', 0, 100)])
+    const one = { ...at, url: consumers[0]!.url }
+    for (const options of [one, both]) {
+      expect(sorted((await tallyman(options, 'cat', 'two', '-o', 'raw')).stdout.split('\n'))).toEqual(all)
+      expect(sorted((await tallyman(options, 'grep', '--output', 'raw', '', 'two')).stdout.split('\n'))).toEqual(all)
+      const { stdout } = await tallyman(options, 'ls', '--json')
+      const modules = stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as { lines: number })
+      expect(modules.map(({ lines }) => lines)).toEqual([100, 100])
+    }
+  })
+
+  it('a tail of both goes on without one, and has each line once when it is back', async () => {
+    await using follow = Tallyman.start(both, 'tail', '-f', '-n', '200', 'two', '-o', 'raw')
+    await follow.prints(/x 99\n/)
+    await follow.prints(/y 99\n/)
+    const feed = (from: number, to: number) =>
+      Promise.all(feeders.map((feeder, i) => feeder.feed(...numbered('xy'[i]!, from, to))))
+    await feed(100, 200)
+    await follow.prints('x 199\n')
+    await follow.prints('y 199\n')
+    await consumers[1]!.kill()
+    await follow.says(/Trying again until it answers/)
+    await feed(200, 300)
+    await consumers[1]!.start()
+    await feed(300, 400)
+    await follow.prints('x 399\n')
+    await follow.prints('y 399\n')
+    follow.process.kill('SIGINT')
+    const { stdout } = await follow.ended()
+    const lines = sorted(stdout.split('\n'))
+    expect(lines).toEqual(sorted([...numbered('x', 0, 400), ...numbered('y', 0, 400)]))
+  })
+
+  it('one that is away is said by its name', async () => {
+    await consumers[1]!.kill()
+    const ran = await tallyman(both, 'cat', 'two', '-o', 'raw')
+    expect(ran.stderr).toContain(`no consumer answers at ${consumers[1]!.url}`)
+    expect(ran.code).toBe(2)
+  })
+})
+
 it('verify and ledger agree that all of it is there', async () => {
   await until('the checkpoint covers it', async () => (await run('verify')).code === 0)
   expect((await run('ledger')).stdout).toMatch(/shop +api +50 +50 +0 +0/)

@@ -197,6 +197,52 @@ async function execOf(script: string, url: string) {
   return tallyman({ url, program: ['/bin/bash', '-c', script] })
 }
 
+describe('a tail of several servers', () => {
+  const tail: (text: string) => Answer = (text) => (_, reply) =>
+    reply.send(logLine(0, { line: text }), { type: 'cursor', cursor: 'c' })
+
+  it('says which does not answer, goes on, and takes it in when it does', { timeout: 60_000 }, async () => {
+    await using one = await FakeConsumer.start({ tail: tail('of one') })
+    let answers = false
+    await using two = await FakeConsumer.start({
+      tail: (query, reply, request) =>
+        answers ? tail('of two')(query, reply, request) : reply.json(503, { error: 'BUSY', message: 'not now' }),
+    })
+    await using follow = Tallyman.start(at(one, two), 'tail', '-f', 'shop/api', '-o', 'raw')
+    await follow.prints('of one\n')
+    await follow.says(/not now\. Its lines are missing/)
+    answers = true
+    await follow.prints('of two\n')
+    await follow.says(/answers now/)
+    follow.process.kill('SIGINT')
+    expect((await follow.ended()).stdout).toBe('of one\nof two\n')
+  })
+
+  it('none of which answers ends with 2', async () => {
+    const { code, stderr } = await tallyman(
+      { ...at(), url: 'http://127.0.0.1:1,http://127.0.0.1:2' },
+      'tail',
+      '-f',
+      'a/b',
+    )
+    expect(code).toBe(2)
+    expect(stderr).toContain('(UNREACHABLE)')
+  })
+
+  it('shows the last lines of all of them together, in order', async () => {
+    const lines =
+      (from: number): Answer =>
+      (_, reply) =>
+        reply.send(...[0, 2, 4].map((n) => logLine(from + n)), { type: 'cursor', cursor: 'c' })
+    await using one = await FakeConsumer.start({ tail: lines(1) })
+    await using two = await FakeConsumer.start({ tail: lines(0) })
+    await using follow = Tallyman.start(at(one, two), 'tail', '-f', '-n', '3', 'shop/api', '-o', 'raw')
+    await follow.prints('line 5\n')
+    follow.process.kill('SIGINT')
+    expect((await follow.ended()).stdout).toBe('line 3\nline 4\nline 5\n')
+  })
+})
+
 describe('several servers that ask each other', () => {
   it('are counted once', async () => {
     const module = {
