@@ -336,7 +336,7 @@ export const lineCount = z
 export type LineCount = z.infer<typeof lineCount>
 export const ledgerRow = z.object({
   ...names.partial().shape,
-  day: z.string().optional(),
+  day: z.string().optional().describe('`older` sums up all days that are not kept any more.'),
   host: z.string().optional(),
   ...lineCount.shape,
   last: z.string(),

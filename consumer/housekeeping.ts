@@ -14,6 +14,7 @@ import { disk } from './disk.ts'
 import type { IndexLog } from './index-log.ts'
 import type { Landing } from './landing.ts'
 import type { Layout } from './layout.ts'
+import type { Ledger } from './ledger.ts'
 import type { Manifests } from './manifests.ts'
 import type { Metrics } from './metrics.ts'
 import { Retention } from './retention.ts'
@@ -33,6 +34,7 @@ export type HousekeepingSources = {
   writer: Writer
   index: IndexLog
   layout: Layout
+  ledger: Ledger
   letters: DeadLetters
   subscriber: Pick<Subscriber, 'meanwhile' | 'checkpointed'>
   metrics: Pick<Metrics, 'figure'>
@@ -41,7 +43,8 @@ export type HousekeepingSources = {
 
 /** All of it, in order, not yet begun but for what an earlier daemon left unfinished. @throws Error of the file system */
 export function housekeepingOf(sources: HousekeepingSources): Housekeeping {
-  const { root, settings, checkpoint, manifests, landing, writer, index, layout, letters, metrics, log } = sources
+  const { root, settings, checkpoint, manifests, landing, writer, index, layout, ledger, letters, metrics, log } =
+    sources
   const { KEEP_DAYS: keepDays } = settings
   // Apart from landing's, which knows few days and has them at hand.
   const days = new Days(settings.TZ_FILES)
@@ -56,7 +59,7 @@ export function housekeepingOf(sources: HousekeepingSources): Housekeeping {
     compressor: new Compressor(),
   })
   const retention = new Retention({
-    ...{ ...shared, index, layout, keepDays, keepBytes: settings.KEEP_BYTES },
+    ...{ ...shared, index, layout, ledger, keepDays, keepBytes: settings.KEEP_BYTES },
     checkpointed: (work) => sources.subscriber.checkpointed(work),
   })
   const expire = () => letters.expire(days.named(dayAfter(calendar.today, -keepDays)).start)

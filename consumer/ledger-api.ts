@@ -1,7 +1,7 @@
 /** The ledger as it is asked for: summed up by service, module, day or host, or run by run. */
 import type { Access } from './access.ts'
 import type { LedgerAnswer, LedgerQuery, LedgerRow, LineCount, RunRow } from './api-schema.ts'
-import { type LedgerState, lostOf, type SourceState, type Totals } from './ledger.ts'
+import { type LedgerState, lostOf, OLDER, type SourceState, type Totals } from './ledger.ts'
 import type { Claimed } from './ledger-topic.ts'
 
 /** A run that has not ended and says nothing for this long is taken for one whose host died. */
@@ -33,6 +33,9 @@ export const owedOf = (claims: readonly Claimed[]): (Totals & Part)[] =>
         : { ...totals, lost: { ...lost, [DISOWNED]: written }, written: 0, doubled: 0 },
     ),
   )
+
+/** What the days are called that are not kept any more. */
+const OLDER_DAYS = 'older'
 
 export function countOf(parts: Iterable<Part>): LineCount {
   const count: LineCount = { lines: 0, written: 0, lost: 0, lostBy: {}, claimed: 0, doubled: 0, ratio: 0 }
@@ -80,6 +83,7 @@ export function answerLedger(
   const groups = Map.groupBy(totals, (of) => JSON.stringify(keys.map((key) => of[key])))
   const rows = [...groups.values()].map((group): LedgerRow => {
     const names = Object.fromEntries(keys.map((key) => [key, group[0]![key]]))
+    if (names['day'] === OLDER) names['day'] = OLDER_DAYS
     return { ...names, ...countOf(group), last: iso(Math.max(...group.map(({ last }) => last))) }
   })
   const order = (row: LedgerRow) => keys.map((key) => row[key]).join('\0')

@@ -60,6 +60,9 @@ export type Totals = {
   last: number
 }
 
+/** The day of totals that sum up all days that are not kept any more: they come before all others. */
+export const OLDER = ''
+
 /** Why a number is missing of which no driver said that it gave it up. */
 export const GAP = 'gap'
 /** Why they are missing where Kafka dropped records before they were read. */
@@ -84,7 +87,7 @@ export const copyOf = ({ runs, totals }: LedgerState): LedgerState => ({
 /** Changes since a moment; `undefined` for what is forgotten. */
 export type LedgerChanges = {
   runs: [run: string, state: RunState | undefined][]
-  totals: [key: string, totals: Totals][]
+  totals: [key: string, totals: Totals | undefined][]
 }
 
 export class Ledger {
@@ -93,6 +96,7 @@ export class Ledger {
   #expired = new Set<number>()
   #changedRuns = new Set<string>()
   #changedTotals = new Set<string>()
+  #floor = OLDER
   /** Of a run, the day that it was in last, and the key of its totals. */
   #keys = new WeakMap<Named, { day: string; key: string }>()
   #entered: RunState | undefined
@@ -146,13 +150,30 @@ export class Ledger {
     const changes: LedgerChanges = {
       runs: Array.from(this.#changedRuns, (run) => [run, copyOfRun(runs.get(run))]),
       totals: Array.from(this.#changedTotals, (key) => {
-        const of = totals.get(key)!
-        return [key, { ...of, lost: { ...of.lost } }]
+        const of = totals.get(key)
+        return [key, of && { ...of, lost: { ...of.lost } }]
       }),
     }
     this.#changedRuns.clear()
     this.#changedTotals.clear()
     return changes
+  }
+
+  /**
+   * Sums up the totals of days before `floor`, one for each service, module and host: what came of their lines is not forgotten, and
+   * does not grow with the days.
+   */
+  fold(floor: string): void {
+    this.#floor = floor
+    for (const [key, of] of this.state.totals) {
+      if (of.day === OLDER || of.day >= floor) continue
+      this.state.totals.delete(key)
+      this.#changedTotals.add(key)
+      const sum = this.#totals({ ...of }, OLDER, of.last)
+      sum.written += of.written
+      sum.doubled += of.doubled
+      for (const [reason, lines] of Object.entries(of.lost)) add(sum.lost, reason, lines)
+    }
   }
 
   /** The names of a chunk, or the run that was entered last where it has the same: then its totals are known. */
@@ -163,8 +184,9 @@ export class Ledger {
       : { service, module, host }
   }
 
-  #totals(of: Named, day: string, time: number): Totals {
+  #totals(of: Named, ofDay: string, time: number): Totals {
     const { service, module, host } = of
+    const day = ofDay < this.#floor ? OLDER : ofDay
     const known = this.#keys.get(of)
     const key = known?.day === day ? known.key : JSON.stringify([day, service, module, host])
     if (known?.key !== key) this.#keys.set(of, { day, key })

@@ -149,7 +149,21 @@ try {
   })
   const manifests = new Manifests(checkpoint)
   const housekeeping = housekeepingOf({
-    ...{ root, settings, checkpoint, manifests, landing, writer, index, layout, letters, subscriber, metrics, log },
+    ...{
+      root,
+      settings,
+      checkpoint,
+      manifests,
+      landing,
+      writer,
+      index,
+      layout,
+      ledger,
+      letters,
+      subscriber,
+      metrics,
+      log,
+    },
   })
   const rows = new RowCache({
     ...{ state: root.state, index, files, runs: ledger.state.runs },

@@ -8,7 +8,7 @@
  */
 import type { LineCount } from './api-schema.ts'
 import { type Checkpoint, type State, storedBytes } from './checkpoint.ts'
-import type { Totals } from './ledger.ts'
+import { OLDER, type Totals } from './ledger.ts'
 import { countOf } from './ledger-api.ts'
 import { nameOf, pathComponent, readFileName } from './names.ts'
 
@@ -60,15 +60,15 @@ type Module = {
   module: string
   days: Map<string, Day>
 }
-type Day = { files: Set<string>; totals: Set<string> }
+type Day = { folder: string; name: string; files: Set<string>; totals: Set<string> }
 
 export class Manifests {
   #state: State
   /** By `service/module` as folders are named. */
   #modules = new Map<string, Module>()
   #files = new Map<string, Set<string>>()
-  /** Files and keys of totals that are in there: nearly always one has only grown. */
-  #known = new Set<string>()
+  /** Where files and keys of totals stand: nearly always one has only grown. */
+  #known = new Map<string, Day>()
 
   constructor(checkpoint: Pick<Checkpoint, 'state' | 'watch'>) {
     this.#state = checkpoint.state
@@ -138,47 +138,57 @@ export class Manifests {
   }
 
   #file(file: string, there: boolean): void {
-    if (there === this.#known.has(file)) return
+    const known = this.#known.get(file)
+    if (known && !there) this.#forget(file, known)
+    if (known || !there) return
     const name = readFileName(file)
     if (!name) return
-    if (there) this.#known.add(file)
-    else this.#known.delete(file)
-    const sameDay = this.#files.get(name.day) ?? new Set()
-    if (there) this.#files.set(name.day, sameDay.add(file))
-    else if (sameDay.delete(file) && sameDay.size === 0) this.#files.delete(name.day)
-    const folder = `${name.service}/${name.module}`
-    const module = this.#module(folder, () => ({ service: nameOf(name.service), module: nameOf(name.module) }))
-    const day = dayOf(module, name.day)
-    if (there) day.files.add(file)
-    else day.files.delete(file)
-    if (day.files.size === 0 && day.totals.size === 0) module.days.delete(name.day)
-    if (module.days.size === 0) this.#modules.delete(folder)
+    const names = () => ({ service: nameOf(name.service), module: nameOf(name.module) })
+    const day = this.#day(`${name.service}/${name.module}`, name.day, names)
+    day.files.add(file)
+    this.#known.set(file, day)
+    const sameDay = this.#files.get(name.day)
+    if (sameDay) sameDay.add(file)
+    else this.#files.set(name.day, new Set([file]))
   }
 
-  #total(key: string, { service, module, day }: Totals): void {
-    if (this.#known.has(key)) return
-    this.#known.add(key)
-    const known = this.#module(`${pathComponent(service)}/${pathComponent(module)}`, () => ({ service, module }))
-    known.service = service
-    known.module = module
-    dayOf(known, day).totals.add(key)
+  #total(key: string, totals: Totals | undefined): void {
+    const known = this.#known.get(key)
+    if (known && !totals) this.#forget(key, known)
+    if (known || !totals || totals.day === OLDER) return
+    const { service, module } = totals
+    const folder = `${pathComponent(service)}/${pathComponent(module)}`
+    const day = this.#day(folder, totals.day, () => ({ service, module }))
+    day.totals.add(key)
+    this.#known.set(key, day)
+    // What the folder's name says may be cut.
+    Object.assign(this.#modules.get(folder)!, { service, module })
   }
 
-  #module(folder: string, names: () => { service: string; module: string }): Module {
+  /** Takes out a file, or a key of totals, and what is empty without it. */
+  #forget(name: string, day: Day): void {
+    this.#known.delete(name)
+    day.files.delete(name)
+    day.totals.delete(name)
+    const sameDay = this.#files.get(day.name)
+    if (sameDay?.delete(name) && sameDay.size === 0) this.#files.delete(day.name)
+    if (day.files.size > 0 || day.totals.size > 0) return
+    const { days } = this.#modules.get(day.folder)!
+    days.delete(day.name)
+    if (days.size === 0) this.#modules.delete(day.folder)
+  }
+
+  #day(folder: string, name: string, names: () => { service: string; module: string }): Day {
     let module = this.#modules.get(folder)
     if (!module) {
       module = { ...names(), days: new Map() }
       this.#modules.set(folder, module)
     }
-    return module
+    let day = module.days.get(name)
+    if (!day) {
+      day = { folder, name, files: new Set(), totals: new Set() }
+      module.days.set(name, day)
+    }
+    return day
   }
-}
-
-function dayOf(module: Module, name: string): Day {
-  let day = module.days.get(name)
-  if (!day) {
-    day = { files: new Set(), totals: new Set() }
-    module.days.set(name, day)
-  }
-  return day
 }

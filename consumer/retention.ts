@@ -14,6 +14,7 @@
  *   that a kill left there would be nobody's and stay for ever; unlinked first, without the floor, it would be reported missing and its
  *   late lines would begin it anew.
  * - What a second pass from the checkpoint writes is the same: the floor changes between two records, and the checkpoint knows which.
+ * - The ledger sums up what it knows of those days. It may do so later than the checkpoint says the floor, and does it again at a start.
  * - Only files that the checkpoint names are removed, by the day in their name, never what stands in their place: a link, a folder, a
  *   file below a folder that is a link.
  * - The live day, and what comes after it, is never removed.
@@ -26,6 +27,7 @@ import { dayAfter } from './days.ts'
 import { codeOf, type Disk } from './disk.ts'
 import type { IndexLog } from './index-log.ts'
 import type { Layout } from './layout.ts'
+import type { Ledger } from './ledger.ts'
 import type { Manifests } from './manifests.ts'
 import { readFileName } from './names.ts'
 import type { Writer } from './writer.ts'
@@ -42,6 +44,7 @@ export type RetentionOptions = {
   writer: Pick<Writer, 'forget'>
   index: Pick<IndexLog, 'forget' | 'pathOf'>
   layout: Pick<Layout, 'floor'>
+  ledger: Pick<Ledger, 'fold'>
   /** Days in front of the live one that are kept, and bytes that all files may take up. */
   keepDays: number
   keepBytes: number | undefined
@@ -78,8 +81,9 @@ export class Retention {
 
   /** Has nobody look at the days before it any more. */
   #raise(floor: string): void {
-    const { index, layout } = this.#options
+    const { index, layout, ledger } = this.#options
     layout.floor = floor
+    ledger.fold(floor)
     for (const day of this.#daysBefore(floor)) index.forget(day)
   }
 

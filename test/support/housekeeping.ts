@@ -65,7 +65,7 @@ export class Keeping {
   constructor(root: string, options: KeepingOptions) {
     const { steps = new Steps(), now, as = 'zst', keepDays = 7, keepBytes, after = 0 } = options
     this.life = new Life(root)
-    const { checkpoint, landing, writer, index, layout } = this.life
+    const { checkpoint, landing, writer, index, layout, ledger } = this.life
     this.manifests = new Manifests(checkpoint)
     const clocks = { now: () => now, passed: () => now }
     const calendar = new Calendar(new Days('UTC'), () => landing.newest, checkpoint.state.appended, clocks)
@@ -79,7 +79,7 @@ export class Keeping {
           checkpoint.append(changes)
         },
       },
-      ...{ manifests: this.manifests, calendar, writer, index, layout, log: pino({ level: 'silent' }) },
+      ...{ manifests: this.manifests, calendar, writer, index, layout, ledger, log: pino({ level: 'silent' }) },
       meanwhile: async <T>(work: () => T) => work(),
     }
     this.compression = new Compression({

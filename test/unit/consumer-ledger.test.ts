@@ -88,7 +88,7 @@ describe('ledger', () => {
           ledger.wrote(chunk, [{ day: DAY, lines: naive.length }])
           const { runs, totals } = ledger.takeChanges()
           for (const [run, state] of runs) saved.runs.set(run, state!)
-          for (const [key, state] of totals) saved.totals.set(key, state)
+          for (const [key, state] of totals) saved.totals.set(key, state!)
           expect(sumsOf(ledger.state)).toEqual({ ...sumsOf(ledger.state), written: seen.size, unaccounted: 0 })
         })
       }),

@@ -3,6 +3,8 @@ import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeF
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { ANYBODY } from '../../consumer/access.ts'
+import { ledgerQuery } from '../../consumer/api-schema.ts'
+import { answerLedger } from '../../consumer/ledger-api.ts'
 import { verify } from '../../consumer/verify.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { Keeping, Steps, textsOf, untilKilled } from '../support/housekeeping.ts'
@@ -43,6 +45,44 @@ describe('retention', () => {
     expect([...keeping.life.checkpoint.state.files.keys()]).toHaveLength(4)
     expect(keeping.retention.removed).toEqual({ files: 7, bytes: 4 * DAY_BYTES + 3 * OLD_BYTES })
     expect(await verified(root.path, keeping)).toMatchObject({ problems: [], removed: 43, total: { written: 40 } })
+    keeping.life.end()
+  })
+
+  it('the ledger sums up what came of the lines of all removed days, and takes back from it', async () => {
+    using root = temporaryFolder()
+    const lines = (first: number, days: number, appended = days) => ({
+      ...{ partition: 0, module: 'm', run: 1, first, count: 2, ms: daysAgo(days), appended: daysAgo(appended) },
+    })
+    const records = topicOf([lines(1, 6), lines(5, 5), lines(7, 0), lines(3, 6, 0)])
+    await landAll(root.path, records.slice(0, 3))
+    const answer = ({ life }: Keeping) =>
+      answerLedger(life.ledger.state, [], ledgerQuery.parse({ by: 'day' }), ANYBODY.may, NOON)
+    // Again after a kill in front of the next checkpoint.
+    for (const _ of [1, 2]) {
+      const keeping = new Keeping(root.path, { now: NOON, keepDays: 3, as: 'none' })
+      await keeping.pass()
+      expect(answer(keeping)).toMatchObject({
+        total: { written: 6, lost: 2 },
+        rows: [
+          { day: '2026-11-23', written: 2, lost: 0 },
+          { day: 'older', written: 4, lost: 2 },
+        ],
+      })
+      keeping.life.end()
+    }
+    await landAll(root.path, records.slice(0, 3))
+    const keeping = new Keeping(root.path, { now: NOON, keepDays: 3, as: 'none' })
+    await keeping.life.land(records[3]!)
+    keeping.life.save()
+    expect(answer(keeping)).toMatchObject({
+      total: { written: 8, lost: 0 },
+      rows: [
+        { day: '2026-11-23', written: 4 },
+        { day: 'older', written: 4, lost: 0 },
+      ],
+    })
+    expect(keeping.life.checkpoint.state.totals.size).toBe(2)
+    expect([...keeping.manifests.list()].map(({ day, ledger }) => [day, ledger.written])).toEqual([['2026-11-23', 4]])
     keeping.life.end()
   })
 
