@@ -148,7 +148,10 @@ export class Feed {
   }
 
   #flush(): void {
-    if (this.#lines.length > 0) this.#rebuild()
+    if (this.#lines.length > 0) {
+      this.#rebuild()
+      this.version.value++
+    }
     if (this.held.value) {
       this.waiting.value = this.#queue.length
       return
@@ -159,8 +162,8 @@ export class Feed {
       for (const line of this.#queue) this.#add(line)
       this.#queue.clear()
       this.dropped.value += this.#rows.dropped - before
+      this.version.value++
     }
-    this.version.value++
   }
 
   /** History is put together anew: what came may stand anywhere in it. */
