@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help cli docs demo down check unit system test soak bench plugin images lint engine
+.PHONY: help screenshots cli docs demo down check unit system test soak bench plugin images lint engine
 
 ifndef MACHINE_PATH
 export MACHINE_PATH := $(PATH)
@@ -16,7 +16,7 @@ VITEST := node node_modules/vitest/vitest.mjs run
 REPORT = --reporter=default --reporter=json --outputFile.json=var/test/$(1).json
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## set everything up and log some sample containers with it
 	@demo/demo.sh
@@ -56,6 +56,10 @@ docs: $(STAMP) ## write what follows from schemas and definitions: docs/{log-opt
 cli: $(STAMP) ## pack the command: dist/tallyman-VERSION.tgz, for npm install -g
 	@node setup/bundle.ts cli
 	@node setup/cli-package.ts
+
+screenshots: $(STAMP) ## take the pictures in docs/ from the demo, which has to run
+	@setup/chromium.sh
+	@node test/support/screenshots.ts
 
 plugin: engine ## create or upgrade the plugin tallyman:latest, and enable it
 	@setup/images.sh plugin-rootfs

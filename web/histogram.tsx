@@ -199,7 +199,7 @@ function draw(
       tzDate: (seconds) =>
         zone.value === 'utc' ? uPlot.tzDate(new Date(seconds * 1_000), 'Etc/UTC') : new Date(seconds * 1_000),
       legend: { show: false },
-      padding: [6, 4, 0, 0],
+      padding: [6, 16, 0, 0],
       cursor: { drag: { x: true, y: false, setScale: false, dist: 5 }, points: { show: false }, y: false },
       scales: {
         x: { range: [since / 1_000, Date.parse(answer.until) / 1_000] },

@@ -22,13 +22,15 @@ const PICTURES: Picture[] = [
     async prepare(page) {
       await page.locator('.live-state.live').waitFor()
       await page.locator('.item').nth(20).waitFor()
-      await page.keyboard.press('E')
-      await page.keyboard.press('x')
+      await page
+        .getByRole('button', { name: /Stack trace/ })
+        .last()
+        .click()
     },
   },
   {
     name: 'page-search',
-    query: '?target=shop/web&since=1h&q=HTTP/1.1"+(404|502)&regex=true',
+    query: '?target=shop/web&since=5m&q=HTTP/1.1"+(404|502)&regex=true',
     options: { colorScheme: 'light' },
     async prepare(page) {
       await page.locator('.item').last().click()
