@@ -77,6 +77,12 @@ export function LinesPage({ act }: { act: { current: Act | undefined } }) {
     }
   }
 
+  // The panel takes room from the list, whose lines then stand elsewhere.
+  useEffect(() => {
+    const index = now.at === undefined ? -1 : feed.indexOf(now.at)
+    if (index !== -1) requestAnimationFrame(() => list.current?.scrollTo(index))
+  }, [now.at, feed])
+
   act.current = (command) => {
     const index = here()
     const row = index === -1 ? undefined : feed.at(index)

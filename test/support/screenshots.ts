@@ -33,6 +33,8 @@ const PICTURES: Picture[] = [
     query: '?target=shop/web&since=5m&q=HTTP/1.1"+(404|502)&regex=true',
     options: { colorScheme: 'light' },
     async prepare(page) {
+      await page.locator('.item').last().waitFor()
+      await page.keyboard.press('w')
       await page.locator('.item').last().click()
       await page.getByRole('complementary', { name: 'Line' }).getByText('Around it').waitFor()
     },
