@@ -77,8 +77,8 @@ async function agreed({ root, lines }: RootClaims): Promise<boolean> {
   asked.once('SIGINT', () => process.exit(EXIT.INTERRUPTED))
   try {
     const question = `Is the disk of ${root} gone for good? At most ${number(lines)} lines will count as lost. [y/N] `
-    // Ctrl-D is no answer.
-    const answer = await Promise.race([asked.question(question), once(asked, 'close').then(() => '')])
+    // Ctrl-D is no answer: depending on its version, Node says so by an error or not at all.
+    const answer = await Promise.race([asked.question(question).catch(() => ''), once(asked, 'close').then(() => '')])
     return /^y(es)?$/i.test(answer.trim())
   } finally {
     asked.close()
