@@ -1,19 +1,39 @@
-/** Measures side by side with what Docker has itself: `make bench`. A table on stdout, all figures in results/latest.json. */
+/**
+ * Measures, side by side with what Docker has itself where it has it: `make bench`, or `node bench/main.ts [ROW…]`. A table a row on
+ * stdout, and all figures in results/latest.json.
+ *
+ * Rows that are measured alone take the place of their own figures there, and leave a commit of their own beside the others'.
+ */
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { catchingUp } from './catching-up.ts'
 import { manyContainers } from './many-containers.ts'
 import { oneContainer } from './one-container.ts'
 import { origin, type Row, tableText, write } from './report.ts'
 
-const ROWS: Row[] = [oneContainer, manyContainers]
+const ROWS: Record<string, Row> = {
+  one_container: oneContainer,
+  many_containers: manyContainers,
+  catching_up: catchingUp,
+}
 
 const tell = (progress: string) => console.error(`bench: ${progress}`)
 
-const results: Record<string, string | number> = origin()
-for (const row of ROWS) {
-  const { table, figures } = await row.measure(tell)
-  Object.assign(results, figures)
+const asked = process.argv.slice(2)
+const unknown = asked.find((name) => !Object.hasOwn(ROWS, name))
+if (unknown !== undefined) {
+  console.error(`bench: there is no row ${unknown}; there are ${Object.keys(ROWS).join(', ')}`)
+  process.exit(2)
+}
+
+const path = join(import.meta.dirname, 'results/latest.json')
+const { commit, ...about } = origin()
+const results: Record<string, string | number> =
+  asked.length === 0 ? { commit: commit!, ...about } : JSON.parse(readFileSync(path, 'utf8'))
+for (const name of asked.length === 0 ? Object.keys(ROWS) : asked) {
+  const { table, figures } = await ROWS[name]!.measure(tell)
+  Object.assign(results, figures, asked.length > 0 && { [`commit_${name}`]: commit, [`date_${name}`]: about['date'] })
   console.log(`\n${tableText(table)}\n`)
 }
-const path = join(import.meta.dirname, 'results/latest.json')
 write(path, results)
-console.log(`commit ${results['commit']}, ${results['machine']}; all figures: ${path}`)
+console.log(`commit ${commit}, ${about['machine']}; all figures: ${path}`)

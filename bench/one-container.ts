@@ -9,7 +9,7 @@
 import { mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BASE_IMAGE, command, docker, LABEL, removeContainer, repo } from '../test/support/engine.ts'
+import { BASE_IMAGE, command, docker, LABEL, removeContainer } from '../test/support/engine.ts'
 import { type House, startHouse } from '../test/support/house.ts'
 import { compareModule, dayFiles, type Expected, expectedSize, sizeOf } from '../test/support/oracle.ts'
 import { type Printed, printed } from '../test/support/printed.ts'
@@ -17,6 +17,7 @@ import { pidOf } from '../test/support/process-table.ts'
 import { until } from '../test/support/until.ts'
 import { accessLog } from './lines.ts'
 import { Meter, type Usage } from './meter.ts'
+import { consumerProgram } from './program.ts'
 import { median, type Row, rounded, type Table } from './report.ts'
 
 const LINES = 2_000_000
@@ -48,7 +49,7 @@ type Run = Usage<Process> & {
 export const oneContainer: Row = {
   async measure(tell) {
     tell('starting Kafka, consumer and plugin')
-    await using house = await startHouse('bench', { program: await imagesProgram() })
+    await using house = await startHouse('bench', { program: consumerProgram() })
     const lines = printed(accessLog(LINES, LINE_BYTES))
     const input = join(house.folder, 'lines')
     mkdirSync(input)
@@ -66,14 +67,6 @@ export const oneContainer: Row = {
     }
     return { table: tableOf(runs), figures: figuresOf(runs) }
   },
-}
-
-/** What the consumer's image runs, flags of Node's included, on this host. */
-async function imagesProgram(): Promise<[string, ...string[]]> {
-  const { Entrypoint } = (await docker.getImage('tallyman-consumer').inspect()).Config
-  const [, ...args] = Entrypoint as string[]
-  const [main] = args.splice(-1)
-  return [join(repo, 'dist/node'), ...args, join(repo, 'dist', main!)]
 }
 
 const lastLineText = ({ lastLine }: Run): string =>

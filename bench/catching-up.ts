@@ -1,0 +1,162 @@
+/**
+ * Catching up: a consumer that finds a backlog in Kafka, alone. What a line costs it from Kafka to the files, ledger, claims, index and
+ * checkpoint included, by layout and by how many modules print; and how much memory it takes when the lines compress to nearly nothing.
+ *
+ * - CPU is that of the whole process from its start to its last checkpoint, system time included.
+ * - Each backlog is read once before it counts: pages of a virtual machine's memory that were never used cost their host several times
+ *   what writing them costs.
+ * - Files are verified after each reading: a consumer that is fast because it loses lines measures nothing.
+ */
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import pino from 'pino'
+import type { VerifyAnswer } from '../consumer/api-schema.ts'
+import { Consumer } from '../test/support/consumer.ts'
+import { lockEngine } from '../test/support/engine.ts'
+import { Kafka } from '../test/support/kafka.ts'
+import { cpuSeconds, peakMegabytes } from '../test/support/process-table.ts'
+import { until } from '../test/support/until.ts'
+import { kafkaClient } from '../wire/kafka.ts'
+import { type Backlog, fill } from './backlog.ts'
+import { accessLog } from './lines.ts'
+import { consumerProgram } from './program.ts'
+import { median, type Row, rounded, type Table } from './report.ts'
+
+const LINE_BYTES = 105
+const CHUNK_LINES = 2_000
+/** As many lines are made up; they are printed over and over. */
+const DISTINCT_LINES = 400_000
+const ROUNDS = 3
+const PARTITIONS = 12
+const OPEN_FILES = 256
+
+const BACKLOGS = [
+  { modules: 1, lines: 4_000_000, formats: ['text', 'raw'] },
+  { modules: 20, lines: 4_000_000, formats: ['text', 'raw'] },
+  { modules: 200, lines: 4_000_000, formats: ['text', 'raw'] },
+  { modules: 2_000, lines: 8_000_000, formats: ['text', 'raw'] },
+] as const
+
+/** 2 GB of lines that say the same again and again. */
+const REPETITIVE = { modules: 1, lines: 2_048_000, lineBytes: 1_000 }
+
+type Reading = { cpuSeconds: number; megabytes: number }
+
+const ASK_EVERY_MS = 250
+/** How long we look on when all lines are there: for the checkpoint. */
+const AFTERWARDS_MS = 1_000
+
+export const catchingUp: Row = {
+  async measure(tell) {
+    await using disposables = new AsyncDisposableStack()
+    const brokers = await brokersFor(disposables)
+    const kafka = kafkaClient({ brokers, clientId: 'tallyman-bench', logger: pino({ level: 'silent' }) })
+    const folder = mkdtempSync(join(tmpdir(), 'tallyman-bench-'))
+    disposables.defer(() => rmSync(folder, { recursive: true, force: true }))
+    const text = accessLog(DISTINCT_LINES, LINE_BYTES)
+    const rows: Table['rows'] = []
+    const figures: Record<string, number> = {}
+    for (const { modules, lines, formats } of BACKLOGS) {
+      const backlog: Backlog = {
+        ...{ topic: `bench-${process.pid}-${modules}`, partitions: PARTITIONS, modules, lines },
+        ...{ chunkLines: CHUNK_LINES, text, lineBytes: LINE_BYTES },
+      }
+      tell(`storing ${lines} lines of ${modules} modules`)
+      await fill(kafka, backlog)
+      await read(brokers, folder, backlog, formats[0])
+      const readings = new Map(formats.map((format) => [format, [] as Reading[]]))
+      for (let round = 1; round <= ROUNDS; round++) {
+        for (const [format, of] of readings) of.push(await read(brokers, folder, backlog, format))
+      }
+      for (const [format, of] of readings) {
+        const perMillion = median(of.map((reading) => reading.cpuSeconds)) / (lines / 1e6)
+        const megabytes = Math.max(...of.map((reading) => reading.megabytes))
+        tell(
+          `${format}, ${modules} modules: ${perMillion.toFixed(3)} s of CPU for a million lines, ${megabytes.toFixed(0)} MB`,
+        )
+        rows.push([`${format}, ${modules} modules`, perMillion, 1 / perMillion, megabytes])
+        figures[`catching_up_cpu_s_per_million_${format}_${modules}`] = rounded(perMillion)
+        figures[`catching_up_peak_rss_mb_${format}_${modules}`] = rounded(megabytes)
+      }
+      await deleteTopic(kafka, backlog.topic)
+    }
+    const repetitive: Backlog = {
+      ...{ ...REPETITIVE, topic: `bench-${process.pid}-repetitive`, partitions: PARTITIONS, chunkLines: 8_192 },
+      text: Buffer.from(`${'the same again '.repeat(67).slice(0, REPETITIVE.lineBytes)}\n`.repeat(1_024)),
+    }
+    tell('storing 2 GB that repeat themselves')
+    await fill(kafka, repetitive)
+    const { cpuSeconds, megabytes } = await read(brokers, folder, repetitive, 'text')
+    const millions = REPETITIVE.lines / 1e6
+    rows.push(['2 GB of the same line', cpuSeconds / millions, millions / cpuSeconds, megabytes])
+    figures['catching_up_peak_rss_mb_repetitive'] = rounded(megabytes)
+    await deleteTopic(kafka, repetitive.topic)
+    const columns = ['CPU s a million lines', 'million lines a CPU s', 'peak RSS MB']
+    return {
+      table: { title: `Catching up, lines of ${LINE_BYTES} bytes: medians of ${ROUNDS}.`, columns, rows },
+      figures,
+    }
+  },
+}
+
+/** A Kafka of our own, or that of BENCH_BROKERS, host:port,…: then nothing else of the engine is used. */
+async function brokersFor(disposables: AsyncDisposableStack): Promise<string[]> {
+  const given = process.env['BENCH_BROKERS']
+  if (given) return given.split(',')
+  disposables.use(await lockEngine())
+  return disposables.use(await Kafka.start(`bench-${process.pid}`)).brokers
+}
+
+async function deleteTopic(kafka: ReturnType<typeof kafkaClient>, topic: string): Promise<void> {
+  const admin = kafka.admin()
+  await admin.connect()
+  await admin.deleteTopics({ topics: [topic] })
+  await admin.disconnect()
+}
+
+async function read(brokers: string[], folder: string, backlog: Backlog, format: 'text' | 'raw'): Promise<Reading> {
+  const root = join(folder, 'root')
+  mkdirSync(root)
+  const settings = {
+    ...{
+      KAFKA_BROKERS: brokers.join(),
+      KAFKA_TOPIC: backlog.topic,
+      KAFKA_GROUP: `${backlog.topic}-${performance.now()}`,
+    },
+    ...{ ROOT: root, LINE_FORMAT: format, OPEN_FILES: String(OPEN_FILES) },
+  }
+  try {
+    await using consumer = await Consumer.create(settings, join(folder, 'consumer.log'), consumerProgram())
+    await consumer.start()
+    await until(
+      () => `all lines are in the files; the consumer said:\n${consumer.lastWords}`,
+      async () => {
+        // Answering costs it CPU, too.
+        await sleep(ASK_EVERY_MS)
+        return (await written(consumer)) >= backlog.lines
+      },
+      600,
+    )
+    await sleep(AFTERWARDS_MS)
+    const used = cpuSeconds(consumer.pid)
+    const megabytes = peakMegabytes(consumer.pid)
+    await verify(consumer, backlog.lines)
+    return { cpuSeconds: used, megabytes }
+  } finally {
+    rmSync(root, { recursive: true, force: true })
+  }
+}
+
+async function written({ url }: Consumer): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text()
+  return Number(/^tallyman_lines_written_total (\d+)$/m.exec(text)?.[1])
+}
+
+/** @throws Error unless the files hold what was read, each line once */
+async function verify({ url }: Consumer, lines: number): Promise<void> {
+  const { problems, total } = (await (await fetch(`${url}/api/v1/verify`)).json()) as VerifyAnswer
+  if (problems.length > 0 || total.written !== lines || total.lost > 0 || total.doubled > 0)
+    throw new Error(`the files are not what was stored: ${JSON.stringify({ total, problems: problems.slice(0, 3) })}`)
+}
