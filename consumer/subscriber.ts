@@ -40,7 +40,7 @@ import { hashAt, type TakeOver, type TakeOverSources, takeOver } from './take-ov
 import type { Writer } from './writer.ts'
 
 /** Claims are made at least this far apart: under many small batches one claim carries them all. */
-const CLAIM_APART_MS = 10
+const CLAIM_APART_MS = 15
 const CHECKPOINT_MS = 200
 /** Where a checkpoint takes long, for many files or on a slow disk, this share of the time goes to them, up to a bound. */
 const CHECKPOINT_SHARE = 0.1
