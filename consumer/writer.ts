@@ -57,6 +57,8 @@ export class Writer {
   #newFiles: [string, FileState][] = []
   #changed = new Set<string>()
   #newFolders = new Set<string>()
+  /** Files that are closed once they are synced. */
+  #leaving: OpenFile[] = []
   /** Files were closed before what they hold was durable. */
   #closedDirty = false
   #root: number
@@ -72,12 +74,11 @@ export class Writer {
     this.#device = fstatSync(this.#root).dev
     this.#open = new LRUCache({
       max: options.openFiles,
-      // A file that leaves the cache is closed; what it holds must be durable by the next checkpoint. One by one, that would cost a
-      // commit of the file system's journal each.
-      dispose: ({ fd, dirty, apart }) => {
-        if (dirty && apart) fdatasyncSync(fd)
-        else this.#closedDirty ||= dirty
-        closeSync(fd)
+      // A file that leaves the cache is closed; what it holds must be durable by the next checkpoint. Syncing each at once would cost a
+      // commit of the file system's journal each: a few stay open until then, and where there are more all is synced.
+      dispose: (file) => {
+        if (file.dirty && this.#leaving.length < SYNC_ONE_BY_ONE) this.#leaving.push(file)
+        else this.#close(file)
       },
     })
     for (const [path, state] of options.files) {
@@ -194,12 +195,13 @@ export class Writer {
    * @returns the files that have changed since the last call
    */
   sync(): [string, FileState][] {
-    const dirty = Array.from(this.#open.values()).filter((file) => file.dirty)
+    const dirty = [...this.#leaving, ...Array.from(this.#open.values()).filter((file) => file.dirty)]
     const many = this.#closedDirty || dirty.length + this.#newFolders.size > SYNC_ONE_BY_ONE
     if (many) syncFileSystem(this.#root)
     for (const file of dirty) if (!many || file.apart) fdatasyncSync(file.fd)
     if (!many) for (const folder of this.#newFolders) syncFolder(folder)
     for (const file of dirty) file.dirty = false
+    for (const file of this.#leaving.splice(0)) closeSync(file.fd)
     this.#newFolders.clear()
     this.#closedDirty = false
     const changed = Array.from(this.#changed, (path): [string, FileState] => [path, { ...this.#files.get(path)! }])
@@ -209,7 +211,14 @@ export class Writer {
 
   close(): void {
     this.#open.clear()
+    for (const file of this.#leaving.splice(0)) this.#close(file)
     closeSync(this.#root)
+  }
+
+  #close({ fd, dirty, apart }: OpenFile): void {
+    if (dirty && apart) fdatasyncSync(fd)
+    else this.#closedDirty ||= dirty
+    closeSync(fd)
   }
 
   #writeOut({ file, position, pieces }: Waiting): void {
