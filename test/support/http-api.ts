@@ -49,6 +49,7 @@ export class Api implements AsyncDisposable {
   readonly log: Record<string, unknown>[]
   readonly tokens: TokensFile
   #stack: AsyncDisposableStack
+  #address: Promise<string> | undefined
 
   /**
    * @param names undefined: no token is needed
@@ -81,8 +82,9 @@ export class Api implements AsyncDisposable {
   }
 
   /** @returns its address, once it listens on a free port of 127.0.0.1 */
-  async listen(): Promise<string> {
-    return this.server.listen({ host: '127.0.0.1', port: 0 })
+  listen(): Promise<string> {
+    this.#address ??= this.server.listen({ host: '127.0.0.1', port: 0 })
+    return this.#address
   }
 
   /** The headers of a token's bearer. */

@@ -97,12 +97,9 @@ export class Reading implements AsyncDisposable {
       .map((event) => JSON.parse(event))
   }
 
-  #address: Promise<string> | undefined
-
   /** Reads a stream that goes on, over a real connection. */
   async follow(route: string, query: Query = {}, headers: Record<string, string> = {}): Promise<Following> {
-    this.#address ??= this.api.listen()
-    return new Following(`${await this.#address}/api/v1/${route}?${queryOf(query)}`, headers)
+    return new Following(`${await this.api.listen()}/api/v1/${route}?${queryOf(query)}`, headers)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -110,9 +107,13 @@ export class Reading implements AsyncDisposable {
   }
 }
 
+const RAW_CHARACTERS = 1_000_000
+
 /** A stream of events that goes on, as a client reads it; read from the moment it is made. */
 export class Following implements AsyncDisposable {
   readonly events: Event[] = []
+  /** What was sent, the last of it. */
+  raw = ''
   #gone = new AbortController()
   #reading: Promise<void>
 
@@ -136,9 +137,11 @@ export class Following implements AsyncDisposable {
     const { status, body } = await fetch(url, { headers, signal: this.#gone.signal })
     let rest = ''
     for await (const piece of body!.pipeThrough(new TextDecoderStream())) {
+      this.raw = (this.raw + piece).slice(-RAW_CHARACTERS)
       const lines = (rest + piece).split('\n')
       rest = lines.pop()!
-      this.events.push(...lines.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line)))
+      const events = lines.map((line) => line.replace(/^data: /, '')).filter((line) => line.startsWith('{'))
+      this.events.push(...events.map((event) => JSON.parse(event)))
     }
     if (status !== 200) throw new Error(`${status}: ${rest}`)
   }

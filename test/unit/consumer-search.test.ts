@@ -1,8 +1,11 @@
+import { readFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { LineFormat } from '../../consumer/layout.ts'
 import { NOON, type Said } from '../support/landing.ts'
 import { type Event, linesOf, type Query, Reading } from '../support/reading.ts'
+import { until } from '../support/until.ts'
 
 /** Lines that a careless pattern finds in stamp and name, or not at all. */
 const TEXTS = [
@@ -201,5 +204,42 @@ describe('search', () => {
     await reading.land([{ partition: 0, module: 'm', run: 1, first: 1, count: 0, printed }])
     for (const pattern of ['error', 'err.r', ' error$'])
       expect(linesOf(await reading.events('search', { pattern }))).toMatchObject([{ line: '\ufffd\ufffd error' }])
+  })
+
+  it('a client that leaves ends its ripgrep, and the next one in the queue is served', async () => {
+    await using reading = await Reading.create({ searches: 1 })
+    const text = 'x'.repeat(10_000)
+    for (let i = 0; i < 40; i++) {
+      const printed = Array.from({ length: 100 }, (_, j) => ({ source: 'stdout' as const, ms: NOON + j, text }))
+      await reading.land([{ partition: 0, module: `m${i}`, run: i + 1, first: 1, count: 0, printed }])
+    }
+    const ripgreps = () =>
+      readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8')
+        .split(' ')
+        .filter((pid) => pid && readFileSync(`/proc/${pid}/comm`, 'utf8') === 'rg\n').length
+    // It reads nothing of forty MB, so its search does not come to an end.
+    const idle = connect(Number(new URL(await reading.api.listen()).port), '127.0.0.1')
+    idle.write('GET /api/v1/search?pattern=x&limit=100000 HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    await until('it searches', () => ripgreps() > 0)
+    await using second = await reading.follow('search', { pattern: '^x+$', limit: 1 })
+    await until('the other one waits', () => second.events.some(({ queued }) => queued === 1))
+    expect(second.lines).toEqual([])
+    idle.destroy()
+    await until('the other one has its answer', () => second.events.at(-1)?.type === 'end')
+    expect(second.lines).toHaveLength(1)
+    await until('no ripgrep is left', () => ripgreps() === 0)
+  })
+
+  it('without ripgrep on the PATH: says what to install', async () => {
+    await using reading = await Reading.create()
+    const { PATH } = process.env
+    process.env['PATH'] = '/nowhere'
+    try {
+      const { statusCode, body } = await reading.get('search', { pattern: 'x' })
+      expect([statusCode, JSON.parse(body)]).toMatchObject([503, { error: 'SEARCH_UNAVAILABLE' }])
+      expect(body).toContain('apt-get install ripgrep')
+    } finally {
+      process.env['PATH'] = PATH
+    }
   })
 })

@@ -1,3 +1,4 @@
+import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { NOON, type Said } from '../support/landing.ts'
 import { Reading } from '../support/reading.ts'
@@ -65,5 +66,89 @@ describe('tail', () => {
     const ofFirst = numbers(again.lines.filter(({ module }) => module === 'm1'))
     expect(new Set(ofFirst)).toEqual(new Set(upTo(ofFirst.length > 8 ? 13 : 8, ofFirst.length > 8 ? 6 : 11)))
     expect(numbers(again.lines.filter(({ module }) => module === 'm2'))).toEqual([1, 2, 3])
+  })
+
+  it('lines that arrive within the window stand in the order of their times, whatever file they are in', async () => {
+    await using reading = await Reading.create()
+    await using tail = await reading.follow('tail', { window: 400 })
+    await until('it follows', () => tail.cursor !== undefined)
+    await reading.land([say(1, 1, 3, { ms: NOON + 100 })])
+    await reading.land([say(2, 1, 3, { ms: NOON + 101 })])
+    await reading.land([say(3, 1, 3, { ms: NOON })])
+    await until('the lines are there', () => tail.lines.length === 9)
+    expect(tail.lines.map(({ time }) => time)).toEqual(tail.lines.map(({ time }) => time).sort())
+  })
+
+  it('gives a reader what it asks for, with the places that matched', async () => {
+    await using reading = await Reading.create()
+    const texts = ['an error', 'all is well', 'ERROR here']
+    const printed = texts.map((text, i) => ({ source: i ? ('stderr' as const) : ('stdout' as const), ms: NOON, text }))
+    const all = await reading.follow('tail', { include: 'error', ignoreCase: true, window: 0 })
+    const stderr = await reading.follow('tail', { source: 'stderr', exclude: 'well', window: 0, target: 's/m*' })
+    const other = await reading.follow('tail', { module: 'other', window: 0 })
+    for (const tail of [all, stderr, other]) await until('it follows', () => tail.cursor !== undefined)
+    await reading.land([say(1, 1, 0, { printed })])
+    await until('the lines are there', () => all.lines.length === 2 && stderr.lines.length === 1)
+    expect(all.lines.map(({ line, matches }) => [line, matches])).toEqual([
+      ['an error', [[3, 8]]],
+      ['ERROR here', [[0, 5]]],
+    ])
+    expect(stderr.lines).toMatchObject([{ line: 'ERROR here', source: 'stderr' }])
+    expect(other.lines).toEqual([])
+    for (const tail of [all, stderr, other]) await tail[Symbol.asyncDispose]()
+  })
+
+  it('as server-sent events: a browser that comes back says where it was', async () => {
+    await using reading = await Reading.create()
+    const accept = 'text/event-stream'
+    let cursor: string | undefined
+    {
+      await using tail = await reading.follow('tail', { window: 0 }, { accept })
+      await until('it follows', () => tail.cursor !== undefined)
+      await reading.land([say(1, 1, 3)])
+      await until('a cursor behind the lines', () => tail.lines.length === 3 && tail.events.at(-1)!.type === 'cursor')
+      cursor = tail.cursor!
+      expect(tail.raw).toContain(`id: ${cursor}\ndata: {"type":"cursor"`)
+      expect(tail.raw).toMatch(/data: \{"type":"line".*\}\n\n/)
+    }
+    await reading.land([say(1, 4, 3)])
+    await using again = await reading.follow('tail', { window: 0 }, { accept, 'last-event-id': cursor! })
+    await until('the lines are there', () => numbers(again.lines).includes(6))
+    expect(numbers(again.lines)).toEqual(expect.arrayContaining([4, 5, 6]))
+  })
+
+  it.each(['x', '20261123', '20261123-zzzzzzzzzzzz', '2026-11-23'])(
+    'a cursor %j that is none is refused',
+    async (cursor) => {
+      await using reading = await Reading.create()
+      expect(await reading.get('tail', { cursor })).toMatchObject({ statusCode: 400 })
+    },
+  )
+
+  it('a reader that does not read is told what it missed, and holds up nobody', async () => {
+    await using reading = await Reading.create({ readerBytes: 512 * 1024 })
+    await using quick = await reading.follow('tail', { window: 0 })
+    const slow = connect(Number(new URL(await reading.api.listen()).port), '127.0.0.1')
+    slow.write('GET /api/v1/tail?window=0 HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    await until('both follow', () => reading.hub.readers === 2)
+    const lines = 2_000
+    // More than the kernel takes for a connection that nobody reads.
+    for (let i = 0; i < lines; i += 100) {
+      await reading.land([say(1, i + 1, 100, { bytes: 10_000 })])
+      await until('the quick one has them', () => quick.lines.length === i + 100)
+    }
+    expect(quick.events.some(({ type }) => type === 'missed')).toBe(false)
+    let got = ''
+    slow.setEncoding('utf8').on('data', (text: string) => {
+      got += text
+    })
+    await until('it is told', () => got.includes('"type":"missed"'))
+    await reading.land([say(1, lines + 1, 1)])
+    await until('it goes on', () => got.includes(`"line":"${lines + 1} `))
+    const missed = Number(/"missed","lines":(\d+)/.exec(got)![1])
+    const seen = got.match(/"type":"line"/g)!.length
+    expect(missed).toBeGreaterThan(0)
+    expect(seen + missed).toBe(lines + 1)
+    slow.destroy()
   })
 })
