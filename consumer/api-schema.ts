@@ -12,9 +12,12 @@
 import { z } from 'zod'
 
 const count = z.int().min(0)
+/** As many values a key may be given. */
+const MAX_VALUES = 256
+
 const many = <T extends z.ZodType>(item: T) =>
   z
-    .union([item, z.array(item)])
+    .union([item, z.array(item).max(MAX_VALUES)])
     .transform((given) => (Array.isArray(given) ? given : [given]))
     .default([])
 const flag = z.stringbool().default(false)

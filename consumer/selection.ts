@@ -5,6 +5,7 @@ import type { Filters, Selection } from './api-schema.ts'
 import { ConsumerError } from './errors.ts'
 import { globMatcher } from './glob.ts'
 import type { Names } from './index-log.ts'
+import { MAX_STEPS, stepsOf } from './pattern-size.ts'
 
 export type Source = 'stdout' | 'stderr'
 
@@ -81,6 +82,7 @@ export type TextFilter = {
  */
 export function textFilter({ include, exclude, ignoreCase }: Filters): TextFilter | undefined {
   if (include.length === 0 && exclude.length === 0) return undefined
+  refuseLarge([...include, ...exclude])
   const compiled = (patterns: string[]) => patterns.map((pattern) => compile(pattern, ignoreCase))
   const [included, excluded] = [compiled(include), compiled(exclude)]
   return {
@@ -91,8 +93,17 @@ export function textFilter({ include, exclude, ignoreCase }: Filters): TextFilte
   }
 }
 
+/** @throws ConsumerError where the patterns of a question get too large together */
+function refuseLarge(patterns: readonly string[]): void {
+  const steps = patterns.reduce((sum, pattern) => sum + stepsOf(pattern), 0)
+  if (steps <= MAX_STEPS) return
+  const message = `the regular expressions are too large: repetitions such as {1,1000} count as often as they may repeat, here ${steps} steps in all, and there may be ${MAX_STEPS}`
+  throw new ConsumerError('QUERY_INVALID', message)
+}
+
 /** @throws ConsumerError saying what of the pattern is not understood */
 export function compile(pattern: string, ignoreCase: boolean): RE2JS {
+  refuseLarge([pattern])
   try {
     return RE2JS.compile(pattern, ignoreCase ? RE2JS.CASE_INSENSITIVE : 0)
   } catch (error) {
