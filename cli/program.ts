@@ -154,7 +154,7 @@ export function program(): Command {
           { command: "tallyman grep -i 'timeout|refused' 'shop/*' --since 1h", does: 'of the last hour' },
           {
             command: 'tallyman grep -C 3 panic',
-            does: 'with three lines on both sides; of all modules where nobody picks',
+            does: 'with three lines on both sides; at a terminal the modules are picked',
           },
           { command: "tallyman grep -c ' 500 ' '*/web' --since today", does: 'how many, a number for each module' },
         ])

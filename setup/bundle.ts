@@ -2,7 +2,8 @@
  * Bundles the programs for the images into dist/, with the Node that runs them: bundle.ts [ROOM…]
  *
  *   dist/node          the Node of this repository's lock file, for this machine's architecture
- *   dist/<room>/       main.js, a file for each *-thread.ts, what they share, and node_modules/koffi where it is used
+ *   dist/<room>/       main.js, a file for each *-thread.ts, what they share, node_modules/koffi where it is used, and the
+ *                      licenses of what is bundled
  *   dist/web/          the page, and beside each file that shrinks what Brotli and gzip make of it
  *
  * Invariants
@@ -13,8 +14,7 @@
 import { cpSync, linkSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { brotliCompressSync, gzipSync } from 'node:zlib'
-import { build } from 'esbuild'
-import { build as buildPage } from 'vite'
+import { build, type Metafile } from 'esbuild'
 
 const repo = join(import.meta.dirname, '..')
 const dist = join(repo, 'dist')
@@ -50,14 +50,30 @@ export async function bundle(room: string, out: string): Promise<void> {
   })
   const imports = Object.values(metafile.outputs).flatMap((file) => file.imports)
   if (imports.some(({ path }) => path === 'koffi')) copyKoffi(join(aside, 'node_modules'))
+  writeFileSync(join(aside, 'THIRD-PARTY-LICENSES'), licenses(metafile))
   rmSync(out, { recursive: true, force: true })
   renameSync(aside, out)
+}
+
+/** What the packages that are bundled ask to be passed on with them: their names, and their licenses' texts. */
+function licenses({ inputs }: Metafile): string {
+  const folders = Object.keys(inputs).flatMap((path) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? [])
+  return [...new Set(folders)]
+    .sort()
+    .map((folder) => {
+      const { name, version, license } = JSON.parse(readFileSync(join(repo, folder, 'package.json'), 'utf8'))
+      const file = readdirSync(join(repo, folder)).find((name) => /^licen[cs]e/i.test(name))
+      const text = file === undefined ? '' : `\n\n${readFileSync(join(repo, folder, file), 'utf8').trim()}`
+      return `${name} ${version} (${license})${text}\n`
+    })
+    .join(`\n${'-'.repeat(80)}\n\n`)
 }
 
 /** The page. It is compressed here, once, and not by the consumer for each who asks. */
 async function bundlePage(): Promise<void> {
   const out = join(dist, 'web')
   const aside = `${out}.new`
+  const { build: buildPage } = await import('vite')
   await buildPage({ configFile: join(repo, 'vite.config.ts'), logLevel: 'warn', build: { outDir: aside } })
   for (const name of readdirSync(aside, { recursive: true, encoding: 'utf8' })) {
     if (!/\.(?:html|js|css|svg)$/.test(name)) continue
