@@ -143,6 +143,7 @@ export class Compression {
       await disk.syncFolder(this.#aside)
       const packed: FileState = { ...state, packed: { as: request.as, frame, frames, aside } }
       if (disk.look(join(root, storedAt(file, packed)))) throw new Error(`${storedAt(file, packed)} is there already`)
+      if (disk.look(request.source)?.size !== state.length) throw new Error('somebody wrote to it meanwhile')
       await this.#replace(file, packed)
       this.compressed.files++
       this.compressed.before += state.length

@@ -60,13 +60,21 @@ export const deadLetterRoutes =
         const rows: DeadLetterRow[] = []
         let limited = false
         for (const name of letters.names) {
-          const found = await readAllowed(name, access)
-          limited = found !== undefined && rows.length === limit
+          const letter = await letters.about(name)
+          if (!letter || !allowed(access)(letter)) continue
+          limited = rows.length === limit
           if (limited) break
-          if (found) rows.push(row(found.letter))
+          rows.push(row(letter))
         }
         const { bytes } = letters.kept
-        return { letters: rows, limited, dropped: letters.dropped, bytes, max: letters.max, partial: [] }
+        return {
+          letters: rows,
+          limited,
+          dropped: access.may('') ? letters.dropped : [],
+          bytes,
+          max: letters.max,
+          partial: [],
+        }
       },
     )
     api.get(

@@ -12,7 +12,7 @@
  * - A letter is older than KEEP_DAYS no more than a line is.
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
@@ -141,8 +141,8 @@ export class DeadLetters {
       )
       return
     }
-    writeFileSync(join(this.#folder, `${name}.value`), value, { flush: true })
-    writeFileSync(join(this.#folder, `${name}.json`), json, { flush: true })
+    writeFileSync(this.#path(name, 'value'), value, { flush: true })
+    writeFileSync(this.#path(name, 'json'), json, { flush: true })
     syncFolder(this.#folder)
     this.#count(name, size)
     this.#log.error(
@@ -151,14 +151,29 @@ export class DeadLetters {
     )
   }
 
-  /** @returns undefined for a name that no letter has */
+  /** What is known of a letter. @returns undefined for a name that no letter has */
+  async about(name: string): Promise<DeadLetter | undefined> {
+    return this.#look(name, async () => {
+      const [json, { size }] = await Promise.all([readFile(this.#path(name, 'json')), stat(this.#path(name, 'value'))])
+      return { ...about.parse(JSON.parse(json.toString())), name, bytes: size }
+    })
+  }
+
+  /** A letter whole. @returns undefined for a name that no letter has */
   async read(name: string): Promise<{ letter: DeadLetter; value: Buffer } | undefined> {
+    const letter = await this.about(name)
+    const value = letter && (await this.#look(name, () => readFile(this.#path(name, 'value'))))
+    return value && { letter, value }
+  }
+
+  #path(name: string, ending: 'json' | 'value'): string {
+    return join(this.#folder, `${name}.${ending}`)
+  }
+
+  async #look<T>(name: string, look: () => Promise<T>): Promise<T | undefined> {
     if (!this.#sizes.has(name)) return undefined
     try {
-      const [json, value] = await Promise.all(
-        ['json', 'value'].map((ending) => readFile(join(this.#folder, `${name}.${ending}`))),
-      )
-      return { letter: { ...about.parse(JSON.parse(json!.toString())), name, bytes: value!.length }, value: value! }
+      return await look()
     } catch (error) {
       // Somebody removed it by hand, or wrote something else into it.
       if (codeOf(error) === 'ENOENT') this.remove(name)
@@ -169,7 +184,7 @@ export class DeadLetters {
 
   remove(name: string): void {
     // First what makes it a letter.
-    for (const ending of ['json', 'value']) rmSync(join(this.#folder, `${name}.${ending}`), { force: true })
+    for (const ending of ['json', 'value'] as const) rmSync(this.#path(name, ending), { force: true })
     this.#bytes -= this.#sizes.get(name) ?? 0
     this.#sizes.delete(name)
   }
@@ -179,8 +194,8 @@ export class DeadLetters {
     if (before <= this.#expired) return
     let expired = 0
     for (const name of this.names) {
-      const found = await this.read(name)
-      if (!found || Number(found.letter.timestamp) >= before) continue
+      const letter = await this.about(name)
+      if (!letter || Number(letter.timestamp) >= before) continue
       this.remove(name)
       expired++
     }
@@ -208,8 +223,8 @@ export class DeadLetters {
   }
 
   #sizeOf(name: string): number {
-    return ['json', 'value'].reduce((sum, ending) => {
-      const found = statSync(join(this.#folder, `${name}.${ending}`), { throwIfNoEntry: false })
+    return (['json', 'value'] as const).reduce((sum, ending) => {
+      const found = statSync(this.#path(name, ending), { throwIfNoEntry: false })
       return sum + onDisk(found?.size ?? 0)
     }, 0)
   }

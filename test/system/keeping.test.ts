@@ -187,7 +187,7 @@ it('a record that can be decoded by now is replayed, and what it left as lost is
   expect(await replay()).toMatchObject({ replayed: [], failed: [{ name: 'letters-1-1' }] })
   // In place of a version that can read it.
   writeFileSync(join(root, '.tallyman/dead-letters/letters-1-1.value'), record(2))
-  expect(await replay()).toEqual({ replayed: [{ name: 'letters-1-1', lines: 1 }], failed: [] })
+  expect(await replay()).toMatchObject({ replayed: [{ name: 'letters-1-1', lines: 1 }], failed: [] })
   await landed(consumer, 3)
   expect(await ask(consumer, 'ledger')).toMatchObject({ total: { written: 3, lost: 0 } })
   expect(await ask(consumer, 'dead-letters')).toMatchObject({ letters: [] })
