@@ -8,7 +8,15 @@
  */
 import { type EventFormat, encodeEvents } from './event-stream.ts'
 import { STAMP_BYTES } from './layout.ts'
-import { eventAround, lineEvent, parseLines, type StoredLine, type Stretch, textBegin } from './stored-line.ts'
+import {
+  eventAround,
+  lineEvent,
+  parseLines,
+  type StoredLine,
+  type Stretch,
+  stampTime,
+  textBegin,
+} from './stored-line.ts'
 
 type Encoded = {
   bytes: Buffer
@@ -21,8 +29,7 @@ const MARK = 33
 const QUOTE = 34
 const DIGIT_0 = 48
 const BACKSLASH = 92
-/** Bytes of a stamp in which the ms do not stand, and all of it but the blank. */
-const SECOND_BYTES = 20
+/** Of a stamp, all but the blank. */
 const TIME_BYTES = STAMP_BYTES - 1
 
 export class EncodedLines {
@@ -104,23 +111,13 @@ function readPlain(stretch: Stretch, bytes: Buffer): Plain | undefined {
     ...{ bytes, times: new Float64Array(lines), positions: new Float64Array(lines) },
     ...{ stderr: new Uint8Array(lines), begin: new Uint32Array(lines), end: new Uint32Array(lines) },
   }
-  /** ms of the second that begins at `second`. */
-  let secondMs = 0
-  let second = -1
   let at = 0
   for (let i = 0; i < lines; i++) {
     const end = bytes.indexOf(NEWLINE, at)
     const text = textBegin(bytes, at, end)
     if (end === -1 || text === -1) return undefined
-    if (second === -1 || bytes.compare(bytes, second, second + SECOND_BYTES, at, at + SECOND_BYTES) !== 0) {
-      secondMs = Date.parse(`${bytes.toString('latin1', at, at + SECOND_BYTES)}000Z`)
-      second = at
-    }
-    const a = bytes[at + SECOND_BYTES]! - DIGIT_0
-    const b = bytes[at + SECOND_BYTES + 1]! - DIGIT_0
-    const c = bytes[at + SECOND_BYTES + 2]! - DIGIT_0
-    const time = secondMs + a * 100 + b * 10 + c
-    if (a < 0 || a > 9 || b < 0 || b > 9 || c < 0 || c > 9 || Number.isNaN(time)) return undefined
+    const time = stampTime(bytes, at)
+    if (Number.isNaN(time)) return undefined
     plain.times[i] = time
     plain.positions[i] = position + at
     plain.stderr[i] = bytes[text - 2] === MARK ? 1 : 0

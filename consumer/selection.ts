@@ -83,12 +83,16 @@ export type TextFilter = {
 export function textFilter({ include, exclude, ignoreCase }: Filters): TextFilter | undefined {
   if (include.length === 0 && exclude.length === 0) return undefined
   refuseLarge([...include, ...exclude])
-  const compiled = (patterns: string[]) => patterns.map((pattern) => compile(pattern, ignoreCase))
-  const [included, excluded] = [compiled(include), compiled(exclude)]
+  const included = include.map((pattern) => compile(pattern, ignoreCase))
+  const includes = include.map((pattern, i) => wordsOf(pattern, ignoreCase) ?? included[i]!)
+  const excludes = exclude.map((pattern) => {
+    const compiled = compile(pattern, ignoreCase)
+    return wordsOf(pattern, ignoreCase) ?? compiled
+  })
   return {
     passes: (text) =>
-      (included.length === 0 || included.some((pattern) => pattern.test(text))) &&
-      !excluded.some((pattern) => pattern.test(text)),
+      (includes.length === 0 || includes.some((pattern) => pattern.test(text))) &&
+      !excludes.some((pattern) => pattern.test(text)),
     spans: (text) => (included.length === 0 ? undefined : included.flatMap((pattern) => spansOf(pattern, text))),
   }
 }
@@ -99,6 +103,17 @@ function refuseLarge(patterns: readonly string[]): void {
   if (steps <= MAX_STEPS) return
   const message = `the regular expressions are too large: repetitions such as {1,1000} count as often as they may repeat, here ${steps} steps in all, and there may be ${MAX_STEPS}`
   throw new ConsumerError('QUERY_INVALID', message)
+}
+
+/**
+ * A pattern that is a choice of plain words, such as `error|panic`, as JavaScript's own, which is many times as fast and needs no more
+ * than linear time for these.
+ * @returns undefined for any other pattern
+ */
+function wordsOf(pattern: string, ignoreCase: boolean): RegExp | undefined {
+  const [, flag, words] = /^(\(\?i\))?((?:[^\\^$.|?*+()[\]{}]|\|)+)$/su.exec(pattern) ?? []
+  if (words === undefined) return undefined
+  return new RegExp(words, ignoreCase || flag ? 'iu' : 'u')
 }
 
 /** @throws ConsumerError saying what of the pattern is not understood */

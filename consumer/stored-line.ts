@@ -80,7 +80,7 @@ const PARSERS: Record<Names['format'], Parse> = {
 
   text: (stretch, bytes, at, end) => {
     const name = textBegin(bytes, at, end)
-    const time = name === -1 ? Number.NaN : Date.parse(bytes.toString('latin1', at, at + STAMP_BYTES - 1))
+    const time = name === -1 ? Number.NaN : stampTime(bytes, at)
     if (Number.isNaN(time)) return unparsed(stretch, bytes, at, end)
     return {
       ...{ file: stretch.file, position: stretch.position + at, bytes: end - at, names: stretch.names },
@@ -104,6 +104,46 @@ const PARSERS: Record<Names['format'], Parse> = {
       ...{ time, stamp: String(stamp), stderr: source === 'stderr', text },
     }
   },
+}
+
+const DIGIT_0 = 48
+const HOUR_MS = 3_600_000
+const MINUTE_MS = 60_000
+/** What stands between the digits of `2026-11-23T08:24:41.123Z`, by its place. */
+const BETWEEN = [
+  [4, '-'],
+  [7, '-'],
+  [10, 'T'],
+  [13, ':'],
+  [16, ':'],
+  [19, '.'],
+  [23, 'Z'],
+].map(([place, character]) => [place as number, (character as string).charCodeAt(0)] as const)
+/** The day of the last stamp that was read, as the number YYYYMMDD, and its first ms. */
+const lastDay = { number: -1, ms: Number.NaN }
+
+/** The time that a stamp says, ms since 1970: Date.parse without a string. @returns NaN for what is none */
+export function stampTime(bytes: Buffer, at: number): number {
+  for (const [place, character] of BETWEEN) if (bytes[at + place] !== character) return Number.NaN
+  const day = digits(bytes, at, 4) * 10_000 + digits(bytes, at + 5, 2) * 100 + digits(bytes, at + 8, 2)
+  if (day !== lastDay.number) {
+    lastDay.number = day
+    lastDay.ms = Date.parse(bytes.toString('latin1', at, at + 10))
+  }
+  const [hour, minute, second] = [digits(bytes, at + 11, 2), digits(bytes, at + 14, 2), digits(bytes, at + 17, 2)]
+  if (hour > 23 || minute > 59 || second > 59) return Number.NaN
+  return lastDay.ms + hour * HOUR_MS + minute * MINUTE_MS + second * 1000 + digits(bytes, at + 20, 3)
+}
+
+/** @returns NaN where one is none */
+function digits(bytes: Buffer, at: number, count: number): number {
+  let value = 0
+  for (let i = at; i < at + count; i++) {
+    const digit = bytes[i]! - DIGIT_0
+    if (!(digit >= 0 && digit <= 9)) return Number.NaN
+    value = value * 10 + digit
+  }
+  return value
 }
 
 /** Where what was printed begins in a line of the `text` format: behind the stamp and the name. @returns -1 for another line */
