@@ -27,6 +27,7 @@ import { answerLedger, countOf, owedOf } from './ledger-api.ts'
 import { kafkaLedgerLog } from './ledger-log.ts'
 import { ledgerRoutes } from './ledger-routes.ts'
 import { LedgerTopic } from './ledger-topic.ts'
+import { isLoopback } from './loopback.ts'
 import { Manifests } from './manifests.ts'
 import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
@@ -227,6 +228,9 @@ try {
   process.once('SIGTERM', stop)
   process.once('SIGINT', stop)
 
+  if (!isLoopback(settings.HTTP_ADDR.host) && !TLS_CERT_FILE) {
+    log.warn({ http: settings.HTTP_ADDR }, 'HTTP is served beyond loopback without TLS: tokens travel in the clear')
+  }
   await api.listen({ host: settings.HTTP_ADDR.host, port: settings.HTTP_ADDR.port })
   log.info(
     { root: root.path, uuid: root.uuid, http: settings.HTTP_ADDR, topic: settings.KAFKA_TOPIC },

@@ -2,6 +2,7 @@
 import type { FastifyReply } from 'fastify'
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
+import { ANYBODY } from './access.ts'
 import {
   type ConsumerStatus,
   contextAnswer,
@@ -56,36 +57,76 @@ export const readingRoutes =
   async (api) => {
     api.get(
       '/services',
-      { schema: { querystring: servicesQuery, response: { 200: servicesAnswer } } },
+      {
+        schema: {
+          summary: 'Modules, their volume, and when their last line came.',
+          querystring: servicesQuery,
+          response: { 200: servicesAnswer },
+        },
+      },
       async ({ query, access }) => services(overview, query, access.may, Date.now()),
     )
-    api.get('/days', { schema: { querystring: daysQuery, response: { 200: daysAnswer } } }, async ({ query, access }) =>
-      days(overview, query, access.may),
+    api.get(
+      '/days',
+      {
+        schema: {
+          summary: 'Days and files of modules, the newest first.',
+          querystring: daysQuery,
+          response: { 200: daysAnswer },
+        },
+      },
+      async ({ query, access }) => days(overview, query, access.may),
     )
     api.get(
       '/histogram',
-      { schema: { querystring: histogramQuery, response: { 200: histogramAnswer } } },
+      {
+        schema: {
+          summary: 'Lines and bytes over time.',
+          querystring: histogramQuery,
+          response: { 200: histogramAnswer },
+        },
+      },
       async ({ query, access }) => histogram(overview, query, access.may, Date.now()),
     )
     api.get(
       '/context',
-      { schema: { querystring: contextQuery, response: { 200: contextAnswer } } },
+      {
+        schema: {
+          summary: 'A line and its neighbours in its file.',
+          querystring: contextQuery,
+          response: { 200: contextAnswer },
+        },
+      },
       async ({ query, access }) => readContext(history, query, access.may),
     )
-    api.get('/status', { schema: { response: { 200: statusAnswer } } }, async () => ({
-      consumers: [status()],
-      partial: [],
-    }))
+    api.get(
+      '/status',
+      { schema: { summary: 'The consumer itself, and those beside it.', response: { 200: statusAnswer } } },
+      async () => ({
+        consumers: [status()],
+        partial: [],
+      }),
+    )
 
     api.get(
       '/lines',
-      { config: { stream: true, audit: 'lines' }, schema: { querystring: linesQuery, response: streamOf(linesEvent) } },
+      {
+        config: { stream: true, audit: 'lines' },
+        schema: { summary: 'History in the order of time.', querystring: linesQuery, response: streamOf(linesEvent) },
+      },
       async (request, reply): Promise<FastifyReply> =>
         sendEvents(request, reply, () => readLines(history, request.query, request.access.may)),
     )
     api.get(
       '/tail',
-      { config: { stream: true, audit: 'tail' }, schema: { querystring: tailQuery, response: streamOf(tailEvent) } },
+      {
+        config: { stream: true, audit: 'tail' },
+        schema: {
+          summary: 'What lands from now on, or from a cursor on.',
+          querystring: tailQuery,
+          response: streamOf(tailEvent),
+        },
+      },
       async (request, reply): Promise<FastifyReply> => {
         const { access, query, headers } = request
         // A browser that comes back asks as it did at first.
@@ -100,12 +141,17 @@ export const readingRoutes =
       '/search',
       {
         config: { stream: true, audit: 'search' },
-        schema: { querystring: searchQuery, response: streamOf(searchEvent) },
+        schema: {
+          summary: 'History by a regular expression.',
+          querystring: searchQuery,
+          response: streamOf(searchEvent),
+        },
       },
       async (request, reply): Promise<FastifyReply> => {
-        const { may } = request.access
+        const { may, name } = request.access
+        const caller = name === ANYBODY.name ? undefined : name
         return sendEvents(request, reply, (signal) =>
-          search({ history, root, files, slots: searches, may, signal }, request.query),
+          search({ history, root, files, slots: searches, caller, may, signal }, request.query),
         )
       },
     )
@@ -114,6 +160,7 @@ export const readingRoutes =
       {
         config: { stream: true, audit: 'download' },
         schema: {
+          summary: 'A file as it lies on the disk, or a range of it.',
           params: z.object({ '*': z.string().describe('A file of `/api/v1/days`.') }),
           response: {
             200: {

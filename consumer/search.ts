@@ -46,6 +46,8 @@ export type SearchContext = {
   /** Files as the checkpoint says. */
   files: ReadonlyMap<string, FileState>
   slots: Slots
+  /** Whose search it is; undefined where callers are not told apart. */
+  caller?: string | undefined
   may: Access['may']
   signal: AbortSignal
 }
@@ -60,7 +62,7 @@ export async function* search(context: SearchContext, query: SearchQuery): Event
   const { slots, signal } = context
   const exclude = textFilter({ include: [], exclude: query.exclude, ignoreCase: query.ignoreCase })
   await checkPattern(printedArguments(query))
-  const slot = slots.take()
+  const slot = slots.take(context.caller)
   try {
     const progress: Progress = { files: 0, filesTotal: 0, bytes: 0, bytesTotal: 0, matched: 0 }
     const tell = (queued?: number) => JSON.stringify({ type: 'progress', ...progress, queued })

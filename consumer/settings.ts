@@ -109,7 +109,9 @@ export const settingsSchema = z.object({
   STREAMS_MAX: count(1, 10_000)
     .default(64)
     .describe('Tails, searches and downloads that one token, or one address without one, may have open.'),
-  SEARCHES_MAX: count(1, 1_000).default(4).describe('Searches that run at a time; others wait for their turn.'),
+  SEARCHES_MAX: count(1, 1_000)
+    .default(4)
+    .describe('Searches that run at a time; others wait for their turn. One token never has all of them.'),
   TAIL_BUFFER: byteSize
     .prefault('4m')
     .describe('What a reader of a live tail may be behind, in bytes, before lines are left out for it.'),

@@ -43,9 +43,11 @@ describe('the API', () => {
   it('describes its routes as OpenAPI 3.1', async () => {
     const { openapi, paths } = (await api.inject('/api/v1/openapi.json')).json()
     expect(openapi).toBe('3.1.0')
-    for (const [path, operations] of Object.entries<Record<string, { responses: object }>>(paths)) {
-      for (const { responses } of Object.values(operations))
+    for (const [path, operations] of Object.entries<Record<string, { responses: object; summary?: string }>>(paths)) {
+      for (const { responses, summary } of Object.values(operations)) {
         expect(Object.keys(responses), path).toEqual(expect.arrayContaining(['200', '4XX', '5XX']))
+        expect(summary, path).toMatch(/\.$/)
+      }
     }
     expect(JSON.stringify(paths)).not.toContain('prefixItems')
     expect(paths['/api/v1/ledger'].get.parameters.map(({ name }: { name: string }) => name)).toContain('service')
