@@ -112,7 +112,7 @@ export class Feed {
     if (!this.held.value) return
     this.held.value = false
     this.pinned.value = false
-    this.#flush()
+    this.flush()
   }
 
   clear(): void {
@@ -143,11 +143,12 @@ export class Feed {
     this.#scheduled = true
     this.#frame(() => {
       this.#scheduled = false
-      this.#flush()
+      this.flush()
     })
   }
 
-  #flush(): void {
+  /** Takes in what came, without waiting for a frame: whoever says that all has come has it shown first. */
+  flush(): void {
     if (this.#lines.length > 0) {
       this.#rebuild()
       this.version.value++

@@ -93,6 +93,7 @@ export class History {
           }
         }
       })
+      this.#feed.flush()
       this.state.value = ended ? 'done' : 'failed'
       if (!ended) this.failure.value = 'The answer broke off: the consumer ended, or the connection did.'
     } catch (error) {

@@ -77,6 +77,21 @@ describe('a live feed', () => {
 })
 
 describe('a feed of history', () => {
+  it('shows all that came before it is said to be all', () => {
+    const { feed } = feedOf()
+    feed.merge(lines(0, 3))
+    feed.flush()
+    expect(feed.length).toBe(3)
+  })
+
+  it('shows a page that comes while it is held', () => {
+    const { feed, draw } = feedOf()
+    feed.hold()
+    feed.merge(lines(0, 3))
+    draw()
+    expect([feed.length, feed.version.value]).toEqual([3, 1])
+  })
+
   it('puts pages into the order of time and takes no line twice', () => {
     const { feed, draw, texts } = feedOf()
     expect(feed.merge(lines(50, 100))).toBe(50)
