@@ -2,11 +2,12 @@
 import { useSignal } from '@preact/signals'
 import type { IconNode } from 'lucide'
 import { AlertTriangle, ArrowRight, CheckCircle2, HardDrive, Layers, Timer, XCircle } from 'lucide'
-import type { LedgerRow, ModuleOverview } from '../consumer/api-schema.ts'
+import type { LedgerAnswer, LedgerRow, ModuleOverview, RunRow } from '../consumer/api-schema.ts'
 import { asOf, hueOf, lag, ledger, ledgerRows, modules, services, status, trouble } from './catalog.ts'
 import { Icon } from './icon.tsx'
 import { roughly } from './moment.ts'
 import { changed, linkTo, view } from './route.ts'
+import { api } from './session.ts'
 import { Sparkline } from './sparkline.tsx'
 import { EMPTY } from './view.ts'
 import { ALLOWED_ONE_IN, brief, bytes, counted, exact, lossRatio, stamp } from './words.ts'
@@ -15,8 +16,9 @@ const REASONS: Record<string, string> = {
   gap: 'numbers that never came',
   'journal-full': 'the journal was full while Kafka was away',
   disk: "the host's disk refused",
-  'too-large': 'a line that Kafka does not take',
-  expired: 'Kafka removed it before it was read',
+  'too-large': 'lines that Kafka does not take',
+  expired: 'Kafka removed them before they were read',
+  disowned: 'a consumer had claimed them whose disk is gone',
 }
 
 function Tile({
@@ -63,12 +65,12 @@ function Tiles() {
       />
       <Tile
         icon={within ? CheckCircle2 : AlertTriangle}
-        tone={total ? (total.lost === 0 ? 'good' : within ? 'fair' : 'bad') : ''}
+        tone={total ? (total.lost <= 0 ? 'good' : within ? 'fair' : 'bad') : ''}
         name="Lost"
         value={total ? exact(total.lost) : '…'}
         note={
           total
-            ? total.lost === 0
+            ? total.lost <= 0
               ? `of ${brief(total.lines)}: every line is there`
               : `${lossRatio(total.ratio)}; allowed is 1 in ${exact(ALLOWED_ONE_IN)}`
             : ''
@@ -101,6 +103,9 @@ function Tiles() {
   )
 }
 
+/** Modules that are shown at once; more on demand. */
+const SHOWN = 200
+
 const SORTS = {
   name: (a: ModuleOverview, b: ModuleOverview) => `${a.service}/${a.module}`.localeCompare(`${b.service}/${b.module}`),
   rate: (a: ModuleOverview, b: ModuleOverview) => total(b) - total(a),
@@ -115,6 +120,7 @@ const total = ({ rate }: ModuleOverview): number => rate.reduce((sum, n) => sum 
 export function Overview() {
   const sort = useSignal<Sort>('name')
   const wanted = useSignal('')
+  const limit = useSignal(SHOWN)
   const shown = modules.value
     .filter(({ service, module }) => `${service}/${module}`.toLowerCase().includes(wanted.value.toLowerCase()))
     .toSorted(SORTS[sort.value])
@@ -189,12 +195,25 @@ export function Overview() {
                 </tr>
               </thead>
               <tbody>
-                {shown.map((one) => (
+                {shown.slice(0, limit.value).map((one) => (
                   <ModuleRow key={`${one.service}/${one.module}`} of={one} />
                 ))}
               </tbody>
             </table>
             {shown.length === 0 && <p class="empty muted">No module is called so.</p>}
+            {shown.length > limit.value && (
+              <p class="more-modules">
+                <button
+                  type="button"
+                  class="link"
+                  onClick={() => {
+                    limit.value *= 10
+                  }}
+                >
+                  {exact(shown.length - limit.value)} more
+                </button>
+              </p>
+            )}
           </div>
         )}
       </section>
@@ -319,13 +338,60 @@ function LossRow({ row }: { row: LedgerRow }) {
         {over && <span class="tag bad">over 1 in {exact(ALLOWED_ONE_IN)}</span>}
       </td>
       <td>
-        {Object.entries(row.lostBy).map(([reason, lines]) => (
-          <div key={reason}>
-            <code>{reason}</code> {exact(lines)} <span class="muted">{REASONS[reason] ?? ''}</span>
-          </div>
-        ))}
+        {Object.entries(row.lostBy)
+          .filter(([, lines]) => lines !== 0)
+          .map(([reason, lines]) => (
+            <div key={reason}>
+              <code>{reason}</code> {exact(lines)} <span class="muted">{REASONS[reason] ?? ''}</span>
+            </div>
+          ))}
+        <Holes service={row.service ?? ''} module={row.module ?? ''} />
       </td>
     </tr>
+  )
+}
+
+/** Holes that are listed. */
+const HOLES = 100
+
+/** Which numbers of which runs are missing; asked for when it is opened. */
+function Holes({ service, module }: { service: string; module: string }) {
+  const runs = useSignal<RunRow[] | undefined>(undefined)
+  const failure = useSignal<string | undefined>(undefined)
+  const ask = async (): Promise<void> => {
+    try {
+      const answer = await api.get<LedgerAnswer>('/ledger', new URLSearchParams({ by: 'run', service, module }))
+      runs.value = answer.rows as RunRow[]
+    } catch (error) {
+      failure.value = (error as Error).message
+    }
+  }
+  const holes = (runs.value ?? []).flatMap(({ run, host, container, sources }) =>
+    (['stdout', 'stderr'] as const).flatMap((source) =>
+      sources[source].holes.map((hole) => ({ ...hole, key: `${run} ${source} ${hole.from}`, host, container, source })),
+    ),
+  )
+  return (
+    <details class="holes" onToggle={(event) => event.currentTarget.open && void ask()}>
+      <summary>Which ones</summary>
+      {failure.value && <p class="failure">{failure.value}</p>}
+      {runs.value && holes.length === 0 && (
+        <p class="muted">Of runs that are over: their numbers are no longer kept.</p>
+      )}
+      {holes.length > 0 && (
+        <ul>
+          {holes.slice(0, HOLES).map(({ key, container, host, source, from, to, reason }) => (
+            <li key={key}>
+              {container} <span class="muted">on {host},</span> {source}{' '}
+              <b>{from === to ? exact(from) : `${exact(from)} – ${exact(to)}`}</b> <code>{reason}</code>
+            </li>
+          ))}
+          {holes.length > HOLES && (
+            <li class="muted">and {exact(holes.length - HOLES)} more: tallyman verify lists all</li>
+          )}
+        </ul>
+      )}
+    </details>
   )
 }
 
@@ -354,7 +420,7 @@ export const Empty = () => (
 export function LedgerChip() {
   const sum = ledger.value?.total
   if (!sum) return null
-  const tone = sum.lost === 0 ? 'good' : sum.ratio <= 1 / ALLOWED_ONE_IN ? 'fair' : 'bad'
+  const tone = sum.lost <= 0 ? 'good' : sum.ratio <= 1 / ALLOWED_ONE_IN ? 'fair' : 'bad'
   return (
     <a
       class={`chip ${tone}`}
@@ -362,8 +428,8 @@ export function LedgerChip() {
       onClick={follow}
       title={`${exact(sum.lost)} of ${exact(sum.lines)} lines lost`}
     >
-      <Icon of={sum.lost === 0 ? CheckCircle2 : AlertTriangle} size={14} />
-      <span>{sum.lost === 0 ? 'none lost' : `${brief(sum.lost)} lost`}</span>
+      <Icon of={sum.lost <= 0 ? CheckCircle2 : AlertTriangle} size={14} />
+      <span>{sum.lost <= 0 ? 'none lost' : `${brief(sum.lost)} lost`}</span>
     </a>
   )
 }

@@ -16,6 +16,8 @@ import type { View } from './view.ts'
 /** How long a tail may be silent, and is waited before it is asked for again, ms. */
 const SILENT_MS = 45_000
 const RETRY_MS = [500, 1_000, 2_000, 5_000]
+/** HTTP status: asked too often; that passes. */
+const TOO_MANY = 429
 /** Lines that are remembered between two cursors at most. */
 const REMEMBERED = 100_000
 
@@ -70,7 +72,7 @@ export class Tail {
       } catch (error) {
         if (ended.aborted) return
         this.failure.value = (error as Error).message
-        if (error instanceof ApiFailure && error.status >= 400 && error.status < 500) {
+        if (error instanceof ApiFailure && error.status >= 400 && error.status < 500 && error.status !== TOO_MANY) {
           // Another consumer's, or one of before its root was set up anew.
           if (error.status === 400 && this.#cursor !== undefined) this.#cursor = undefined
           else {

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { ChunkEncoder } from '../../wire/chunk.ts'
 import { chunkOf, type Line, type Meaning, type SourceName } from './chunk.ts'
 import { Consumer } from './consumer.ts'
-import { command } from './engine.ts'
+import { command, lockEngine } from './engine.ts'
 import { temporaryFolder } from './folder.ts'
 import { Kafka } from './kafka.ts'
 import { until } from './until.ts'
@@ -34,6 +34,8 @@ export class Site implements AsyncDisposable {
   static async start(name: string, settings: Record<string, string> = {}): Promise<Site> {
     await using stack = new AsyncDisposableStack()
     await bundlePage()
+    // A house that is built meanwhile would take its Kafka for what a killed run left.
+    stack.use(await lockEngine())
     const folder = stack.use(temporaryFolder()).path
     const root = join(folder, 'root')
     mkdirSync(root)

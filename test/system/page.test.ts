@@ -122,6 +122,8 @@ describe('overview', () => {
     expect(await worker.first().innerText()).toMatch(/5 min ago\s+10\s+[\d.]+ K?B\s+1\s+host-b/)
     await worker.first().getByRole('img', { name: '10 lines in the last hour' }).waitFor()
     expect(await worker.last().innerText()).toMatch(/1 of 11\s+9\.1 %over 1 in 10,000\s+gap 1/)
+    await worker.last().getByText('Which ones').click()
+    await worker.last().getByText('worker-1 on host-b, stdout 6 gap').waitFor()
     const tiles = await page.locator('.tiles').innerText()
     expect(tiles).toMatch(/Lines counted\s+2\.4K/)
     expect(tiles).toMatch(/Lost\s+1\s+1 in 2,4\d\d; allowed is 1 in 10,000/)
