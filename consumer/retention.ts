@@ -89,11 +89,12 @@ export class Retention {
 
   /** The first day that is to be kept. */
   #floor(): string {
-    const { calendar, manifests, checkpoint, keepDays, keepBytes = Number.POSITIVE_INFINITY } = this.#options
+    const { calendar, manifests, checkpoint, keepDays, keepBytes } = this.#options
     const { today } = calendar
     const { files, floor: before } = checkpoint.state
     const byDays = dayAfter(today, -keepDays)
     let floor = byDays > before ? byDays : before
+    if (keepBytes === undefined) return floor
     const kept = [...manifests.files].filter(([day]) => day >= floor).sort(([a], [b]) => (a < b ? -1 : 1))
     const sizes = kept.map(([day, names]): [string, number] => [
       day,
