@@ -1,10 +1,13 @@
 /** NDJSON, read. */
 import type { Readable } from 'node:stream'
 
+/** Characters of a line at most: one of ours is 480 KiB, of which each byte may be an escape of six. */
+const MAX_LINE = 4 * 1024 * 1024
+
 /**
  * The values of a stream, those of a piece that has arrived together. A last line without its newline is left out: whoever sent it was
  * broken off. Not by readline, to which U+2028 ends a line, and JSON does not escape it.
- * @throws SyntaxError for a line that is no JSON
+ * @throws Error for a line that is no JSON, or longer than any of ours
  */
 export async function* readNdjson(stream: Readable): AsyncGenerator<unknown[]> {
   stream.setEncoding('utf8')
@@ -12,6 +15,7 @@ export async function* readNdjson(stream: Readable): AsyncGenerator<unknown[]> {
   for await (const piece of stream as AsyncIterable<string>) {
     const lines = (rest + piece).split('\n')
     rest = lines.pop()!
+    if (rest.length > MAX_LINE) throw new Error(`a line of more than ${MAX_LINE} characters`)
     if (lines.length > 0) yield lines.filter(Boolean).map((line) => JSON.parse(line))
   }
 }
