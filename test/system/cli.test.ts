@@ -3,14 +3,16 @@
  * machine's own Node.
  */
 import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Consumer } from '../support/consumer.ts'
-import { repo } from '../support/engine.ts'
+import { command, docker, imageOf, LABEL, removeContainer, repo } from '../support/engine.ts'
 import { type Fed, Feeder } from '../support/feeder.ts'
 import { Kafka } from '../support/kafka.ts'
+import { freePorts } from '../support/ports.ts'
 import { bundled, type CommandOptions, Tallyman, tallyman } from '../support/tallyman.ts'
 import { until } from '../support/until.ts'
 
@@ -52,7 +54,7 @@ const newModule = (service = 'live'): { feeder: Feeder; name: string } => {
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'tm-cli-'))
   stack.defer(() => rmSync(folder, { recursive: true, force: true }))
-  kafka = stack.use(await Kafka.start('tm-cli'))
+  kafka = stack.use(await Kafka.start(`tm-cli-${randomBytes(3).toString('hex')}`))
   const settings = {
     ...{ KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: TOPIC, KAFKA_GROUP: TOPIC },
     ...{ KAFKA_PARTITIONS: '1', KAFKA_REPLICATION: '1', ROOT: join(folder, 'root'), LOG_LEVEL: 'info' },
@@ -353,6 +355,24 @@ describe('installed from its package', () => {
     // What else runs on this machine costs some of them more.
     expect(Math.min(...took)).toBeLessThan(400)
   })
+})
+
+it("in the consumer's container asks that consumer, with docker exec", async () => {
+  const [port] = await freePorts(1)
+  const settings = {
+    ...{ KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: TOPIC, KAFKA_GROUP: 'in-container' },
+    ...{ HTTP_ADDR: `127.0.0.1:${port}`, TALLYMAN_URL: '' },
+  }
+  const container = await docker.createContainer({
+    Image: await imageOf('tallyman-consumer'),
+    Labels: { [LABEL]: 'consumer' },
+    Env: Object.entries(settings).map(([name, value]) => `${name}=${value}`),
+    HostConfig: { NetworkMode: 'host', LogConfig: { Type: 'local', Config: {} } },
+  })
+  stack.defer(() => removeContainer(container.id))
+  await container.start()
+  const tail = () => command('docker', 'exec', container.id, 'tallyman', 'tail', '-n', '2', '-o', 'raw', 'shop/api')
+  await until('its lines have landed', async () => (await tail()) === 'api 48\napi 49')
 })
 
 describe('of two consumers that share a topic', () => {
