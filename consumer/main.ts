@@ -41,7 +41,7 @@ import { Slots } from './slots.ts'
 import { Subscriber } from './subscriber.ts'
 import { tailCursor } from './tail.ts'
 import { Tokens } from './tokens.ts'
-import { checkTopic, ensureTopics, ledgerTopicOf } from './topic.ts'
+import { ensureTopics, ledgerTopicOf } from './topic.ts'
 import { verify } from './verify.ts'
 import { Writer } from './writer.ts'
 
@@ -142,8 +142,8 @@ try {
     admit: () => space.admit(),
     connected: async (kafka, admin, again) => {
       await membership.leaveForTheDead(kafka, settings.KAFKA_GROUP)
-      // A topic that somebody deletes while we run is his to make again.
-      await (again ? checkTopic : ensureTopics)(admin, settings, log)
+      // A topic that somebody deletes while we run is his to make again, and what was suitable is so still.
+      if (!again) await ensureTopics(admin, settings, log)
     },
     joined: (memberId) => membership.joined(memberId),
     landed: (times) => metrics.landed(times),

@@ -8,6 +8,9 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Kafka } from 'kafkajs'
 import { leaveGroup } from '../wire/kafka.ts'
+import { within } from '../wire/within.ts'
+
+const LEAVE_MS = 2_000
 
 export class Membership {
   #path: string
@@ -31,7 +34,10 @@ export class Membership {
     rmSync(this.#path, { force: true })
   }
 
-  /** Leaves the group in the name of a daemon that was killed, where there was one. */
+  /**
+   * Leaves the group in the name of a daemon that was killed, where there was one, or of our own connection that stood still. Where Kafka
+   * does not answer it is left at that: the session times out.
+   */
   async leaveForTheDead(kafka: Kafka, groupId: string): Promise<void> {
     let memberId: string
     try {
@@ -39,7 +45,8 @@ export class Membership {
     } catch {
       return
     }
-    if (memberId !== '') await leaveGroup(kafka, groupId, memberId)
+    const leaving = memberId === '' ? Promise.resolve() : leaveGroup(kafka, groupId, memberId)
+    await within(LEAVE_MS, leaving, new AbortController().signal).catch(() => {})
     this.left()
   }
 }

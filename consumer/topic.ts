@@ -49,7 +49,7 @@ export async function ensureTopics(admin: Admin, settings: Settings, log: Logger
 }
 
 /** @throws ConsumerError when the topic has another timestamp type. @throws Error when it is not there */
-export async function checkTopic(admin: Admin, settings: Settings): Promise<void> {
+async function checkTopic(admin: Admin, settings: Settings): Promise<void> {
   const topic = settings.KAFKA_TOPIC
   const { resources } = await admin.describeConfigs({
     includeSynonyms: false,

@@ -14,10 +14,14 @@
  * - Partitions that the group gives are paused until `begin` says where each goes on.
  * - Commits are made with what a batch brings, while its handler runs, and in no other way: kafkajs's own commit from outside tries
  *   again in another generation, and moves the group back.
- * - Clients that come to nothing are given more and more time, so that a Kafka that is slow is not asked ever more.
+ * - A commit whose fate is unknown ends the client: it may be stored late, behind a later one, and move the group back. In the
+ *   generation that follows it is refused.
+ * - After one that stood still the next few are given half the time, because what they wait for is that Kafka itself notices. Where
+ *   they come to nothing as well it is given more and more, so that a Kafka that is slow is not asked ever more.
  */
 import type { Admin, Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs'
 import { type Clock, realClock } from './clock.ts'
+import { protocolError } from './kafka.ts'
 import { PartitionReader } from './partition-reader.ts'
 import { within } from './within.ts'
 
@@ -32,11 +36,15 @@ const METADATA_MS = 10_000
 /** As many partitions are worked on at a time: each waits in its handler until the round that holds it is over. */
 const CONCURRENT_PARTITIONS = 64
 const LEAVE_MS = 3_000
+/** Answers to a commit that leave open whether it is stored. */
+const UNCERTAIN = ['REQUEST_TIMED_OUT', 'UNKNOWN']
+/** So many clients in a row are given half the time: for as long as Kafka takes to see that a broker is gone, and twice that. */
+const HASTY_CLIENTS = 6
 
 export type GroupLimits = {
-  /** A request, or a partition that has records, may stand still for this long, ms; twice as long with each client that came to nothing. */
+  /** A request, or a partition that has records, may stand still for this long, ms. */
   still: number
-  /** And so long at most. */
+  /** And so long at most, after many clients that came to nothing. */
   mostStill: number
   /** How long nothing at all may be heard, and how long joining may take, ms. */
   silent: number
@@ -186,9 +194,9 @@ export class Group {
 
   async #live(joined: () => void): Promise<void> {
     const { signal } = this.#stopped
-    const { still, mostStill, silent, backoff } = this.#limits
+    const { silent, backoff } = this.#limits
     for (let vain = 0; !signal.aborted; ) {
-      const client = this.#make(Math.min(still * 2 ** Math.max(0, vain - 2), mostStill))
+      const client = this.#make(this.#patience(vain))
       this.#client = client
       const watch = setInterval(() => void this.#look(client), this.#limits.look)
       try {
@@ -197,7 +205,7 @@ export class Group {
         await aborted(client.ended)
       } catch (error) {
         if (signal.aborted) return
-        vain = client.moved ? 0 : vain + 1
+        vain = client.moved ? 1 : vain + 1
         this.#client = undefined
         for (const part of [client.consumer, client.admin]) part.disconnect().catch(() => {})
         client.reader.close().catch(() => {})
@@ -207,6 +215,13 @@ export class Group {
       }
       await this.#clock.sleep(backoff, signal).catch(() => {})
     }
+  }
+
+  /** @param vain how many clients in a row came to nothing. @returns how long the next one may stand still, ms */
+  #patience(vain: number): number {
+    const { still, mostStill } = this.#limits
+    if (vain > 0 && vain <= HASTY_CLIENTS) return still / 2
+    return Math.min(still * 2 ** Math.max(0, vain - HASTY_CLIENTS), mostStill)
   }
 
   #make(still: number): Client {
@@ -242,8 +257,8 @@ export class Group {
     consumer.on(FETCH, hear)
     consumer.on(HEARTBEAT, hear)
     consumer.on(CRASH, ({ payload }) => client.end.abort(payload.error))
-    consumer.on(REQUEST_TIMEOUT, ({ payload: { broker, apiName, pendingDuration } }) =>
-      client.end.abort(new Error(`broker ${broker} did not answer ${apiName} within ${pendingDuration} ms`)),
+    consumer.on(REQUEST_TIMEOUT, ({ payload: { broker, apiName } }) =>
+      client.end.abort(new Error(`broker ${broker} did not answer ${apiName} within ${client.still} ms`)),
     )
     consumer.on(GROUP_JOIN, ({ payload }) => {
       hear()
@@ -254,10 +269,10 @@ export class Group {
       this.#events.joined(payload.memberId)
       this.#events.assigned(partitions)
     })
-    await admin.connect()
+    await this.#bounded(client, admin.connect())
     await this.#events.connected(client.kafka, admin)
-    await consumer.connect()
-    await consumer.subscribe({ topic, fromBeginning: true })
+    await this.#bounded(client, consumer.connect())
+    await this.#bounded(client, consumer.subscribe({ topic, fromBeginning: true }))
     hear()
     await consumer.run({
       autoCommit: false,
@@ -281,7 +296,7 @@ export class Group {
         high: Number(batch.highWatermark),
         commit: (commits) => {
           const partitions = commits.map(({ offset, ...commit }) => ({ ...commit, offset: String(offset) }))
-          return this.#bounded(client, commitOffsetsIfNecessary({ topics: [{ topic: batch.topic, partitions }] }))
+          return this.#commit(client, commitOffsetsIfNecessary({ topics: [{ topic: batch.topic, partitions }] }))
         },
         heartbeat,
       })
@@ -294,6 +309,16 @@ export class Group {
       position.since = this.#clock.now()
     }
     await heartbeat()
+  }
+
+  async #commit(client: Client, committing: Promise<void>): Promise<void> {
+    try {
+      await this.#bounded(client, committing)
+    } catch (error) {
+      const refusal = protocolError(error)
+      if (refusal === undefined || UNCERTAIN.includes(refusal)) client.end.abort(error)
+      throw error
+    }
   }
 
   /** Looks whether the client stands still, and ends it then. */

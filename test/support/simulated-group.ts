@@ -297,12 +297,31 @@ export class Process {
     }
   }
 
+  /** As the group does it: after a commit whose fate is unknown comes a new connection, and with it another generation. */
   async #commit(generation: number, commits: { partition: number; offset: number; metadata: string }[]): Promise<void> {
     const kafka = this.#kafka
-    await this.#ask(() => {
-      if (generation !== kafka.generation || !kafka.members.includes(this)) throw new Error('ILLEGAL_GENERATION')
+    let refused = false
+    const store = () => {
+      refused = generation !== kafka.generation || !kafka.members.includes(this)
+      if (refused) throw new Error('ILLEGAL_GENERATION')
       for (const { partition, ...commit } of commits) kafka.commits.set(partition, commit)
-    }, 0.05)
+    }
+    try {
+      await this.#ask(store, 0.05)
+    } catch (error) {
+      if (!refused) {
+        // It may be on the way still.
+        kafka.later(this, () => {
+          try {
+            store()
+          } catch {
+            // Then it came too late.
+          }
+        })
+        this.lose()
+      }
+      throw error
+    }
   }
 
   #ledgerLog(): LedgerLog {
