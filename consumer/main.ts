@@ -6,7 +6,9 @@ import pino from 'pino'
 import pkg from '../package.json' with { type: 'json' }
 import { Group } from '../wire/group.ts'
 import { kafkaClient } from '../wire/kafka.ts'
+import { kafkaSecurity } from '../wire/security.ts'
 import { SettingsError } from '../wire/settings.ts'
+import type { Sockets } from '../wire/sockets.ts'
 import type { ConsumerStatus, RunRow } from './api-schema.ts'
 import { Checkpoint } from './checkpoint.ts'
 import { Days } from './days.ts'
@@ -94,22 +96,24 @@ try {
   const landing = new Landing({
     ...{ topic: settings.KAFKA_TOPIC, letters, ledger, layout, writer, index, hub },
   })
-  const connect = (requestTimeout?: number) =>
+  const connect = (requestTimeout?: number, sockets?: Sockets) =>
     kafkaClient({
       brokers: settings.KAFKA_BROKERS,
       clientId: settings.KAFKA_CLIENT_ID,
       security: settings,
       logger: kafkaLog,
       ...(requestTimeout !== undefined && { requestTimeout }),
+      ...(sockets && { sockets }),
     })
   const group = new Group({
     connect,
+    tls: kafkaSecurity(settings).ssl,
     groupId: settings.KAFKA_GROUP,
     topic: settings.KAFKA_TOPIC,
     fetchBytes: settings.KAFKA_FETCH_BYTES,
   })
   const ledgerTopic = new LedgerTopic({
-    log: kafkaLedgerLog(ledgerTopicOf(settings), group, connect, log),
+    log: kafkaLedgerLog(ledgerTopicOf(settings), group, () => connect(), log),
     group: settings.KAFKA_GROUP,
     owner: root.uuid,
     state: checkpoint.state,

@@ -10,7 +10,7 @@ import type { Kafka } from 'kafkajs'
 import { leaveGroup } from '../wire/kafka.ts'
 import { within } from '../wire/within.ts'
 
-const LEAVE_MS = 2_000
+const LEAVE_MS = 1_000
 
 export class Membership {
   #path: string

@@ -153,7 +153,7 @@ export class Subscriber {
    * @throws ConsumerError when the topic can't be used
    */
   async start(): Promise<void> {
-    const { group, connected, joined } = this.#options
+    const { group, connected, joined, log } = this.#options
     await group.start({
       connected: (kafka, admin) => connected(kafka, admin, this.#joined),
       joined: (memberId) => {
@@ -166,6 +166,7 @@ export class Subscriber {
         if (error instanceof ConsumerError && !this.#joined) throw error
         this.#generation++
         this.#held = new Map()
+        log.debug({ error: error.message }, 'the connection is given up')
         this.#kafkaAway(error.message)
       },
     })

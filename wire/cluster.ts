@@ -25,6 +25,9 @@ export type Cluster = {
   findTopicPartitionMetadata(topic: string): { partitionId: number; leader: number }[]
   findBroker(of: { nodeId: number }): Promise<{ fetch(request: FetchRequest): Promise<Fetched> }>
   findGroupCoordinator(of: { groupId: string }): Promise<Coordinator>
+  findGroupCoordinatorMetadata(of: { groupId: string; coordinatorType: number }): Promise<{
+    coordinator: { host: string; port: number }
+  }>
 }
 
 /** A cluster of the client's settings, not yet connected. */

@@ -9,20 +9,23 @@
  *   nothing at all was heard for SILENT_MS, or kafkajs gave up.
  *
  * Invariants
- * - Of two clients only the newest is listened to: batches of an earlier one are turned away, and its commits are
- *   refused by Kafka once the new one has joined.
+ * - Of two clients only the newest is listened to, and can speak: the earlier one's connections are cut, and what of it is
+ *   on the way still is refused by Kafka once the new one has joined.
  * - Partitions that the group gives are paused until `begin` says where each goes on.
  * - Commits are made with what a batch brings, while its handler runs, and in no other way: kafkajs's own commit from outside tries
  *   again in another generation, and moves the group back.
  * - A commit whose fate is unknown ends the client: it may be stored late, behind a later one, and move the group back. In the
  *   generation that follows it is refused.
- * - After one that stood still the next few are given half the time, because what they wait for is that Kafka itself notices. Where
+ * - After one that stood still the next few are given a part of the time, because what they wait for is that Kafka itself notices. Where
  *   they come to nothing as well it is given more and more, so that a Kafka that is slow is not asked ever more.
  */
+import type { ConnectionOptions } from 'node:tls'
 import type { Admin, Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs'
 import { type Clock, realClock } from './clock.ts'
-import { protocolError } from './kafka.ts'
+import { coordinatorOf, protocolError } from './kafka.ts'
 import { PartitionReader } from './partition-reader.ts'
+import { answers } from './seeds.ts'
+import { Sockets } from './sockets.ts'
 import { within } from './within.ts'
 
 /** Kafka's default for the shortest allowed. */
@@ -38,8 +41,11 @@ const CONCURRENT_PARTITIONS = 64
 const LEAVE_MS = 3_000
 /** Answers to a commit that leave open whether it is stored. */
 const UNCERTAIN = ['REQUEST_TIMED_OUT', 'UNKNOWN']
-/** So many clients in a row are given half the time: for as long as Kafka takes to see that a broker is gone, and twice that. */
-const HASTY_CLIENTS = 6
+/** So many clients in a row are given this part of the time: for longer than Kafka takes to see that a broker is gone. */
+const HASTY_CLIENTS = 10
+const HASTE = 0.3
+/** One that has lived for this long is given all of it, ms. */
+const HASTY_MS = 30_000
 
 export type GroupLimits = {
   /** A request, or a partition that has records, may stand still for this long, ms. */
@@ -89,10 +95,16 @@ type Position = { next: number; since: number; busy: number | undefined }
 
 type Client = {
   kafka: Kafka
+  sockets: Sockets
   admin: Admin
   consumer: Consumer
   reader: PartitionReader
+  /** How long a request or a partition may stand still, ms, and so long it is less, as long as it is `young`. */
   still: number
+  hasty: boolean
+  born: number
+  /** Since when a broker, by its id, has a fetch that it has not answered. */
+  fetching: Map<number, number>
   positions: Map<number, Position>
   /** When something was heard of it. */
   heard: number
@@ -105,8 +117,10 @@ type Client = {
 }
 
 export type GroupOptions = {
-  /** Makes a client. @param requestTimeout how long a request may stay unanswered, ms */
-  connect(requestTimeout: number): Kafka
+  /** Makes a client. @param requestTimeout how long a request may stay unanswered, ms. @param sockets where its connections are from */
+  connect(requestTimeout: number, sockets: Sockets): Kafka
+  /** How the brokers speak TLS, where they do. */
+  tls?: ConnectionOptions | undefined
   groupId: string
   topic: string
   /** Bytes, compressed, that one fetch may bring. */
@@ -189,14 +203,14 @@ export class Group {
 
   /** Settles as `work` does, unless the client is left behind meanwhile. */
   #bounded<T>(client: Client, work: Promise<T>): Promise<T> {
-    return within(client.still, work, client.ended)
+    return within(this.#patience(client), work, client.ended)
   }
 
   async #live(joined: () => void): Promise<void> {
     const { signal } = this.#stopped
     const { silent, backoff } = this.#limits
     for (let vain = 0; !signal.aborted; ) {
-      const client = this.#make(this.#patience(vain))
+      const client = this.#make(vain)
       this.#client = client
       const watch = setInterval(() => void this.#look(client), this.#limits.look)
       try {
@@ -207,8 +221,8 @@ export class Group {
         if (signal.aborted) return
         vain = client.moved ? 1 : vain + 1
         this.#client = undefined
+        client.sockets.cut()
         for (const part of [client.consumer, client.admin]) part.disconnect().catch(() => {})
-        client.reader.close().catch(() => {})
         this.#events.away(error as Error)
       } finally {
         clearInterval(watch)
@@ -217,19 +231,30 @@ export class Group {
     }
   }
 
-  /** @param vain how many clients in a row came to nothing. @returns how long the next one may stand still, ms */
-  #patience(vain: number): number {
-    const { still, mostStill } = this.#limits
-    if (vain > 0 && vain <= HASTY_CLIENTS) return still / 2
-    return Math.min(still * 2 ** Math.max(0, vain - HASTY_CLIENTS), mostStill)
+  /** How long it may stand still now, ms. */
+  #patience({ hasty, born, still }: Client): number {
+    return hasty && this.#clock.now() - born < HASTY_MS ? still * HASTE : still
   }
 
-  #make(still: number): Client {
+  /** @param vain how many clients in a row came to nothing */
+  #make(vain: number): Client {
+    const hasty = vain > 0 && vain <= HASTY_CLIENTS
+    const still = Math.min(this.#limits.still * 2 ** Math.max(0, vain - HASTY_CLIENTS), this.#limits.mostStill)
     const { connect, groupId, fetchBytes } = this.#options
-    const kafka = connect(still)
+    const sockets = new Sockets()
+    const kafka = connect(still, sockets)
     const end = new AbortController()
     return {
-      ...{ kafka, still, end, ended: AbortSignal.any([end.signal, this.#stopped.signal]) },
+      ...{
+        kafka,
+        sockets,
+        still,
+        hasty,
+        end,
+        born: this.#clock.now(),
+        fetching: new Map(),
+        ended: AbortSignal.any([end.signal, this.#stopped.signal]),
+      },
       ...{ positions: new Map(), heard: this.#clock.now(), moved: false },
       admin: kafka.admin({ retry: { retries: 1 } }),
       reader: new PartitionReader(kafka),
@@ -250,11 +275,15 @@ export class Group {
   async #join(client: Client): Promise<void> {
     const { consumer, admin } = client
     const { topic } = this.#options
-    const { GROUP_JOIN, HEARTBEAT, FETCH, CRASH, REQUEST_TIMEOUT } = consumer.events
+    const { GROUP_JOIN, HEARTBEAT, FETCH_START, FETCH, CRASH, REQUEST_TIMEOUT } = consumer.events
     const hear = () => {
       client.heard = this.#clock.now()
     }
-    consumer.on(FETCH, hear)
+    consumer.on(FETCH_START, ({ payload }) => void client.fetching.set(payload.nodeId, this.#clock.now()))
+    consumer.on(FETCH, ({ payload }) => {
+      client.fetching.delete(payload.nodeId)
+      hear()
+    })
     consumer.on(HEARTBEAT, hear)
     consumer.on(CRASH, ({ payload }) => client.end.abort(payload.error))
     consumer.on(REQUEST_TIMEOUT, ({ payload: { broker, apiName } }) =>
@@ -265,12 +294,14 @@ export class Group {
       if (client !== this.#client) return
       const partitions = payload.memberAssignment[topic] ?? []
       client.positions = new Map()
+      client.fetching.clear()
       if (partitions.length > 0) consumer.pause([{ topic, partitions }])
       this.#events.joined(payload.memberId)
       this.#events.assigned(partitions)
     })
     await this.#bounded(client, admin.connect())
     await this.#events.connected(client.kafka, admin)
+    await this.#bounded(client, this.#ping(client))
     await this.#bounded(client, consumer.connect())
     await this.#bounded(client, consumer.subscribe({ topic, fromBeginning: true }))
     hear()
@@ -280,6 +311,14 @@ export class Group {
       partitionsConsumedConcurrently: CONCURRENT_PARTITIONS,
       eachBatch: (payload) => this.#batch(client, payload),
     })
+  }
+
+  /** A coordinator that hangs is not asked: joining may take long for a good reason, and a bad one would not be told from that. */
+  async #ping(client: Client): Promise<void> {
+    const { groupId, topic, tls } = this.#options
+    const coordinator = await coordinatorOf(client.kafka, groupId, topic)
+    if (await answers(coordinator, tls, this.#patience(client))) return
+    throw new Error(`broker ${coordinator}, which coordinates the group, does not answer`)
   }
 
   async #batch(client: Client, payload: EachBatchPayload): Promise<void> {
@@ -325,8 +364,13 @@ export class Group {
   async #look(client: Client): Promise<void> {
     const now = this.#clock.now()
     const { silent, look } = this.#limits
+    const still = this.#patience(client)
     const quiet = now - client.heard
     if (quiet > silent) client.end.abort(new Error(`nothing was heard of Kafka for ${Math.round(quiet)} ms`))
+    for (const [node, since] of client.fetching) {
+      if (now - since > still)
+        client.end.abort(new Error(`broker ${node} has not answered a fetch for ${Math.round(now - since)} ms`))
+    }
     const positions = [...client.positions]
     // One that is worked on for long, as while the disk refuses, keeps kafkajs from fetching others: that is our own doing.
     if (positions.some(([, { busy }]) => busy !== undefined && now - busy > look)) {
@@ -334,14 +378,14 @@ export class Group {
       return
     }
     // Nobody is asked while all moves.
-    const waiting = positions.filter(([, { busy, since }]) => busy === undefined && now - since > client.still - look)
+    const waiting = positions.filter(([, { busy, since }]) => busy === undefined && now - since > still - look)
     if (waiting.length === 0) return
     const extents = await this.extents().catch(() => undefined)
     for (const [partition, position] of waiting) {
       const high = extents?.get(partition)?.high
       if (position.busy !== undefined || high === undefined) continue
       if (high <= position.next) position.since = now
-      else if (now - position.since > client.still) {
+      else if (now - position.since > still) {
         const ms = Math.round(now - position.since)
         client.end.abort(new Error(`partition ${partition} stands at ${position.next} of ${high} for ${ms} ms`))
       }

@@ -14,6 +14,7 @@ import { clusterOf } from './cluster.ts'
 import { type CompressedBatch, deferredRecords } from './deferred-records.ts'
 import { kafkaSecurity, type SecuritySettings } from './security.ts'
 import { answeringBrokers } from './seeds.ts'
+import type { Sockets } from './sockets.ts'
 
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = kafkajs
 
@@ -105,6 +106,8 @@ export type KafkaOptions = {
   /** How long a request may stay unanswered before kafkajs gives it up, ms. */
   requestTimeout?: number
   retry?: NonNullable<KafkaConfig['retry']>
+  /** Where it has its connections from, to be cut off. */
+  sockets?: Sockets
 }
 
 /**
@@ -121,6 +124,7 @@ export function kafkaClient(options: KafkaOptions): KafkaClient {
     requestTimeout: options.requestTimeout ?? 10_000,
     connectionTimeout: 3_000,
     ...(options.retry && { retry: options.retry }),
+    ...(options.sockets && { socketFactory: options.sockets.create }),
     logLevel: logLevel.WARN,
     logCreator:
       () =>
@@ -129,6 +133,26 @@ export function kafkaClient(options: KafkaOptions): KafkaClient {
         options.logger[level <= logLevel.WARN ? 'warn' : 'debug']({ kafkajs: namespace, ...rest }, message)
       },
   })
+}
+
+/** kafkajs's number for the coordinator of a group, as opposed to that of a transaction. */
+const GROUP = 0
+
+/**
+ * Where the coordinator of a group is, host:port, as the others say.
+ * @param topic any that is there: with it come the addresses of the brokers
+ * @throws Error when Kafka can't be asked
+ */
+export async function coordinatorOf(kafka: KafkaClient, groupId: string, topic: string): Promise<string> {
+  const cluster = clusterOf(kafka)
+  await cluster.connect()
+  try {
+    await cluster.addTargetTopic(topic)
+    const { coordinator } = await cluster.findGroupCoordinatorMetadata({ groupId, coordinatorType: GROUP })
+    return `${coordinator.host}:${coordinator.port}`
+  } finally {
+    cluster.disconnect().catch(() => {})
+  }
 }
 
 /**

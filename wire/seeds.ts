@@ -15,7 +15,7 @@ const ANSWER_MS = 1_500
 const OTHERS_MS = 100
 
 /** Whether a broker at `address`, host:port, says anything. A TLS handshake is enough: the kernel alone does not make one. */
-function answers(address: string, ssl: ConnectionOptions | undefined, timeout: number): Promise<boolean> {
+export function answers(address: string, ssl: ConnectionOptions | undefined, timeout: number): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>()
   const colon = address.lastIndexOf(':')
   const target = { host: address.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(address.slice(colon + 1)) }
