@@ -213,7 +213,7 @@ export class RowCache {
   #large = new Set<string>()
   /** From when to when the rows of a stretch of a day's log are, one after the other from its beginning on: what is not wanted is skipped. */
   #parts = new Map<string, (Bounds & { next: number })[]>()
-  #loading = new Map<string, Promise<Rows>>()
+  #loading = new Map<string, Promise<Rows | undefined>>()
   #unnamed = new Map<string, Names>()
   #uses = 0
 
@@ -253,8 +253,12 @@ export class RowCache {
       return this.#pending(name, wanted)
     const kept = this.#days.get(name)
     if (kept) kept.used = ++this.#uses
-    const rows = kept?.rows ?? (await this.#load(name)) ?? (await this.#read(name, wanted))
-    return [{ rows, picked: rows.pick(wanted) }, ...this.#pending(name, wanted)]
+    const rows = kept?.rows ?? (await this.#load(name))
+    if (rows) return [{ rows, picked: rows.pick(wanted) }, ...this.#pending(name, wanted)]
+    return this.#read(name, wanted, (read) => [
+      { rows: read, picked: read.pick(wanted) },
+      ...this.#pending(name, wanted),
+    ])
   }
 
   /** Reads the newest day, so that who asks first need not wait for it. */
@@ -275,21 +279,26 @@ export class RowCache {
       for (const row of rows) given.add(row, this.namesOf(row))
       return Array.from(given.pick(wanted), (i) => given.at(i))
     }
-    for (const day of [...index.lengths.keys()].sort()) {
-      // A log that is shorter than it was is another one.
-      const place = lengths.get(day) ?? 0
-      for (let from = place > index.lengths.get(day)! ? 0 : place; from < (index.lengths.get(day) ?? 0); ) {
-        const length = index.lengths.get(day)!
-        try {
-          for (const rows of readIndex(state, day, length, from)) yield given(rows)
-        } catch (error) {
-          // A place in front of which something was written over is none any more: all of the day is given again.
-          if (from === 0) throw error
-          from = 0
-          continue
+    // A day can grow while a later one is read: it is over once nothing has, from the first to the last, in one turn.
+    for (let grown = true; grown; ) {
+      grown = false
+      for (const day of [...index.lengths.keys()].sort()) {
+        // A log that is shorter than it was is another one.
+        const place = lengths.get(day) ?? 0
+        for (let from = place > index.lengths.get(day)! ? 0 : place; from < (index.lengths.get(day) ?? 0); ) {
+          grown = true
+          const length = index.lengths.get(day)!
+          try {
+            for (const rows of readIndex(state, day, length, from)) yield given(rows)
+          } catch (error) {
+            // A place in front of which something was written over is none any more: all of the day is given again.
+            if (from === 0) throw error
+            from = 0
+            continue
+          }
+          from = length
+          lengths.set(day, from)
         }
-        from = length
-        lengths.set(day, from)
       }
     }
     // Not behind an await: what is written from here on is not pending any more.
@@ -356,20 +365,33 @@ export class RowCache {
     if (this.#large.has(name)) return Promise.resolve(undefined)
     let loading = this.#loading.get(name)
     if (!loading) {
-      loading = this.#read(name).finally(() => {
+      loading = this.#read(name, undefined, (rows) => this.#keep(name, rows)).finally(() => {
         this.#loading.delete(name)
         this.#trim(name)
       })
       this.#loading.set(name, loading)
     }
-    return loading.then((rows) => (this.#large.has(name) ? undefined : (this.#days.get(name)?.rows ?? rows)))
+    return loading
+  }
+
+  /** @returns undefined where they are too many */
+  #keep(name: string, read: Rows): Rows | undefined {
+    const { index, maxBytes } = this.#options
+    const rows = read.joined()
+    if (rows.size > maxBytes) {
+      this.#large.add(name)
+      return undefined
+    }
+    if (index.lengths.has(name)) this.#days.set(name, { rows, joined: rows.count, used: ++this.#uses })
+    return rows
   }
 
   /**
    * Reads a day's log as far as it is written.
-   * @param wanted the only rows that are given back; without it the day is kept
+   * @param wanted the only rows that are given back
+   * @param done gets them in the turn in which no other is written yet: what is written from then on comes by the watch
    */
-  async #read(name: string, wanted?: Wanted): Promise<Rows> {
+  async #read<T>(name: string, wanted: Wanted | undefined, done: (rows: Rows) => T): Promise<T> {
     const { state, index, maxBytes } = this.#options
     let rows = new Rows()
     let joined = 0
@@ -410,12 +432,7 @@ export class RowCache {
       at = part.next
       if (!wanted && rows.size > 4 * maxBytes) break
     }
-    // Not behind another await: what is written from here on comes by the watch.
-    if (wanted || !index.lengths.has(name)) return rows
-    rows = rows.joined()
-    if (rows.size > maxBytes) this.#large.add(name)
-    else this.#days.set(name, { rows, joined: rows.count, used: ++this.#uses })
-    return rows
+    return done(rows)
   }
 
   /** Lets go of the days that were asked for the longest ago, but for `current`, until what is kept is within its bound. */
