@@ -4,9 +4,11 @@
  * Invariants
  * - A position is one of the text, and stays what it is when the file is compressed.
  * - Of a compressed file only the frames are inflated that hold what is asked for; the last ones are kept, up to `cacheBytes`.
+ * - No link is followed: what is read lies below the root.
  * - A file may be compressed, or removed, between a look at the checkpoint and the opening: then the checkpoint is asked again.
  */
-import { type FileHandle, open } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { type FileHandle, open, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { gunzip, zstdDecompress } from 'node:zlib'
@@ -33,6 +35,7 @@ const inflate: Record<Packed['as'], (bytes: Uint8Array) => Promise<Buffer>> = {
 
 export class FileReader implements Disposable {
   #root: string
+  #realRoot: string | undefined
   #files: ReadonlyMap<string, FileState>
   #open: LRUCache<string, FileHandle>
   #frames: LRUCache<string, Buffer>
@@ -111,7 +114,10 @@ export class FileReader implements Disposable {
   }
 
   async #opened(stored: string): Promise<FileHandle> {
-    const handle = await open(join(this.#root, stored))
+    this.#realRoot ??= await realpath(this.#root)
+    const path = join(this.#realRoot, stored)
+    if ((await realpath(path)) !== path) throw new Error(`${stored} is reached by a link, which is not followed`)
+    const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
     // Another reader may have opened it meanwhile; that one is closed, once it is done, when ours takes its place.
     this.#open.set(stored, handle)
     return handle

@@ -81,6 +81,9 @@ export class Hub {
     this.#options = options
   }
 
+  /** Lines that were left out for readers that were slow, since the daemon started. */
+  missed = 0
+
   /** How many readers follow. */
   get readers(): number {
     return this.#channels.values().reduce((sum, { readers }) => sum + readers.size, 0)
@@ -127,7 +130,10 @@ export class Hub {
           this.#channels.set(key, channel)
         }
         this.#heartbeat ??= setInterval(() => this.#beat(), HEARTBEAT_MS)
-        const reader = new Reader(this.#sequence, this.#options.readerBytes, follow.format, key)
+        const missed = (lines: number) => {
+          this.missed += lines
+        }
+        const reader = new Reader(this.#sequence, this.#options.readerBytes, follow.format, key, missed)
         channel.readers.add(reader)
         resolve({ reader, lengths: this.#options.lengths(), cursor: this.#options.cursor() })
       }
@@ -353,8 +359,11 @@ export class Reader {
   #bytes = 0
   #missed = 0
   #wake: (() => void) | undefined
+  #tell: (missed: number) => void
 
-  constructor(joined: number, most: number, format: EventFormat, channel: string) {
+  /** @param tell gets how many lines are left out */
+  constructor(joined: number, most: number, format: EventFormat, channel: string, tell: (missed: number) => void) {
+    this.#tell = tell
     this.joined = joined
     this.channel = channel
     this.#most = most
@@ -365,6 +374,7 @@ export class Reader {
   offer(bytes: Buffer, lines: number): void {
     if (this.#missed > 0 || (this.#bytes > 0 && this.#bytes + bytes.length > this.#most)) {
       this.#missed += lines
+      this.#tell(lines)
       return
     }
     this.#queue.push(bytes)

@@ -149,6 +149,8 @@ describe('a download', () => {
       const { statusCode } = await reading.get(`files/${path}`)
       expect([path, statusCode]).toEqual([path, 404])
     }
+    const partial = [expect.objectContaining({ file: 's/db/2026-11-23.log' })]
+    expect((await reading.events('lines', {})).at(-1)).toMatchObject({ lines: 10, partial })
     expect((await reading.events('search', { pattern: '' })).at(-1)).toMatchObject({
       lines: 10,
       partial: [{ file: 's/db/2026-11-23.log' }],

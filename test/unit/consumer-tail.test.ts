@@ -149,6 +149,7 @@ describe('tail', () => {
     const seen = got.match(/"type":"line"/g)!.length
     expect(missed).toBeGreaterThan(0)
     expect(seen + missed).toBe(lines + 1)
+    expect(reading.hub.missed).toBe(missed)
     slow.destroy()
   })
 })
