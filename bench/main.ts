@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { catchingUp } from './catching-up.ts'
+import { live } from './live.ts'
 import { manyContainers } from './many-containers.ts'
 import { oneContainer } from './one-container.ts'
 import { origin, type Row, tableText, write } from './report.ts'
@@ -15,6 +16,7 @@ const ROWS: Record<string, Row> = {
   one_container: oneContainer,
   many_containers: manyContainers,
   catching_up: catchingUp,
+  live,
 }
 
 const tell = (progress: string) => console.error(`bench: ${progress}`)

@@ -1,0 +1,183 @@
+/**
+ * Live: what the consumer costs while lines come at the pace of people's containers, how long after its printing a line can be read
+ * in its file, and what it costs when many read along. The whole way: container, dockerd, driver, Kafka, consumer, file.
+ *
+ * A line's time is when dockerd read it from the container's pipe, to the millisecond; its end is when somebody who follows the file has it.
+ */
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { BASE_IMAGE, docker, LABEL, removeContainers } from '../test/support/engine.ts'
+import { type House, startHouse } from '../test/support/house.ts'
+import { dayFiles } from '../test/support/oracle.ts'
+import { cpuSeconds } from '../test/support/process-table.ts'
+import { until } from '../test/support/until.ts'
+import { Arrivals } from './arrivals.ts'
+import { consumerProgram } from './program.ts'
+import { type Row, rounded, type Table } from './report.ts'
+
+const SECONDS = 20
+/** How long we wait for what starting costs to be over. */
+const SETTLE_MS = 5_000
+const LINE_BYTES = 105
+const READERS = 20
+
+/** Prints so many lines at once, so often a second, until it is stopped. */
+const PRINT = `$| = 1; my $lines = ("x" x ${LINE_BYTES} . "\\n") x $ARGV[0]; for (;;) { print $lines; select undef, undef, undef, 1 / $ARGV[1] }`
+
+type Scenario = { name: string; title: string; containers: number; atOnce: number; perSecond: number; readers?: number }
+
+/** `name` tells the figures apart. */
+const SCENARIOS: Scenario[] = [
+  { name: 'idle', title: 'nobody prints', containers: 0, atOnce: 0, perSecond: 0 },
+  { name: '1_at_200', title: '1 at 200 lines/s', containers: 1, atOnce: 1, perSecond: 200 },
+  { name: '1_at_2000', title: '1 at 2,000 lines/s', containers: 1, atOnce: 10, perSecond: 200 },
+  { name: '20_at_100', title: '20 at 100 lines/s each', containers: 20, atOnce: 1, perSecond: 100 },
+  { name: '1_at_50000', title: '1 at 50,000 lines/s', containers: 1, atOnce: 250, perSecond: 200 },
+  { name: '1_at_20000', title: '1 at 20,000 lines/s', containers: 1, atOnce: 100, perSecond: 200 },
+  {
+    name: '20_readers',
+    title: `the same, ${READERS} readers`,
+    containers: 1,
+    atOnce: 100,
+    perSecond: 200,
+    readers: READERS,
+  },
+]
+
+type Measured = {
+  /** Of a core, in percent. */
+  cpu: number
+  linesPerSecond: number
+  latency: ((quantile: number) => number) | undefined
+}
+
+export const live: Row = {
+  async measure(tell) {
+    const rows: Table['rows'] = []
+    const figures: Record<string, number> = {}
+    const measure = async (house: House, scenario: Scenario): Promise<Measured> => {
+      const measured = await measureScenario(house, scenario)
+      const { cpu, linesPerSecond, latency } = measured
+      const [p50, p99] = [latency?.(0.5), latency?.(0.99)]
+      tell(`${scenario.title}: ${cpu.toFixed(2)} % of a core, p50 ${p50} ms, p99 ${p99} ms`)
+      rows.push([
+        scenario.title,
+        cpu,
+        linesPerSecond,
+        linesPerSecond > 0 ? (cpu / 100 / linesPerSecond) * 1e6 : undefined,
+        p50,
+        p99,
+      ])
+      figures[`consumer_cpu_percent_${scenario.name}`] = rounded(cpu)
+      if (p50 !== undefined) figures[`latency_p50_ms_${scenario.name}`] = p50
+      if (p99 !== undefined) figures[`latency_p99_ms_${scenario.name}`] = p99
+      return measured
+    }
+    tell('starting Kafka, consumer and plugin')
+    {
+      await using house = await startHouse('bench-live', { program: consumerProgram() })
+      const perLine = new Map<string, number>()
+      for (const scenario of SCENARIOS) {
+        const { cpu, linesPerSecond } = await measure(house, scenario)
+        perLine.set(scenario.name, cpu / linesPerSecond)
+      }
+      figures['readers_cpu_ratio'] = rounded(perLine.get('20_readers')! / perLine.get('1_at_20000')!)
+    }
+    {
+      await using house = await startHouse('bench-live', { brokers: 3, program: consumerProgram() })
+      await measure(house, { ...SCENARIOS[0]!, name: 'idle_3_brokers', title: 'nobody prints, 3 brokers' })
+    }
+    const columns = ['consumer, % of a core', 'lines/s', 'CPU s a million lines', 'p50 ms', 'p99 ms']
+    return { table: { title: `Live, over ${SECONDS} s each; from printing to reading.`, columns, rows }, figures }
+  },
+}
+
+async function measureScenario(
+  house: House,
+  { name, containers, atOnce, perSecond, readers = 0 }: Scenario,
+): Promise<Measured> {
+  const names = Array.from({ length: containers }, (_, i) => `${name}-${i}`)
+  await Promise.all(names.map((module) => startContainer(house, module, atOnce, perSecond)))
+  const watched = names[0]
+  const gone = new AbortController()
+  try {
+    if (watched === undefined) {
+      await sleep(SETTLE_MS)
+      return { cpu: await cpuPercent(house), linesPerSecond: 0, latency: undefined }
+    }
+    const folder = join(house.root, house.id, watched)
+    await until('the first line is in its file', () => dayFiles(folder).length > 0)
+    const arrivals = new Arrivals(dayFiles(folder)[0]!)
+    const reading = Array.from({ length: readers }, () => new Reader(house.consumer.url, watched, gone.signal))
+    await sleep(SETTLE_MS)
+    arrivals.reset()
+    const before = await linesWritten(house)
+    const cpu = await cpuPercent(house)
+    const after = await linesWritten(house)
+    const latency = await arrivals.stop()
+    for (const reader of reading) reader.check(after - before)
+    return { cpu, linesPerSecond: (after - before) / SECONDS, latency }
+  } finally {
+    gone.abort()
+    await removeContainers('generator')
+  }
+}
+
+async function startContainer(house: House, module: string, atOnce: number, perSecond: number): Promise<void> {
+  const container = await docker.createContainer({
+    name: `${house.id}-${module}`,
+    Image: BASE_IMAGE,
+    Cmd: ['perl', '-e', PRINT, String(atOnce), String(perSecond)],
+    Labels: { [LABEL]: 'generator' },
+    HostConfig: {
+      NetworkMode: 'none',
+      LogConfig: { Type: house.plugin.name, Config: { service: house.id, module } },
+    },
+  })
+  await container.start()
+}
+
+/** What the consumer uses over SECONDS. */
+async function cpuPercent(house: House): Promise<number> {
+  const before = cpuSeconds(house.consumer.pid)
+  await sleep(SECONDS * 1000)
+  return ((cpuSeconds(house.consumer.pid) - before) / SECONDS) * 100
+}
+
+async function linesWritten(house: House): Promise<number> {
+  const text = await (await fetch(`${house.consumer.url}/metrics`)).text()
+  return Number(/^tallyman_lines_written_total (\d+)$/m.exec(text)?.[1])
+}
+
+/** Follows a module over HTTP, and counts what it gets. */
+class Reader {
+  #lines = 0
+  #missed = 0
+
+  constructor(url: string, module: string, gone: AbortSignal) {
+    void this.#read(`${url}/api/v1/tail?module=${module}`, gone).catch(() => {})
+  }
+
+  async #read(url: string, signal: AbortSignal): Promise<void> {
+    const { body } = await fetch(url, { signal })
+    const [line, missed] = [Buffer.from('"type":"line"'), Buffer.from('"type":"missed"')]
+    for await (const piece of body!) {
+      const bytes = Buffer.from(piece)
+      this.#lines += occurrences(bytes, line)
+      this.#missed += occurrences(bytes, missed)
+    }
+  }
+
+  /** @throws Error for a reader that was left behind: one that kept up must not lose a line */
+  check(lines: number): void {
+    // Pieces end anywhere: what is cut at their ends is not counted.
+    if (this.#missed > 0 || this.#lines < 0.95 * lines)
+      throw new Error(`a reader got ${this.#lines} of more than ${lines} lines, and was told of ${this.#missed} gaps`)
+  }
+}
+
+function occurrences(bytes: Buffer, of: Buffer): number {
+  let count = 0
+  for (let at = bytes.indexOf(of); at !== -1; at = bytes.indexOf(of, at + of.length)) count++
+  return count
+}
