@@ -1,7 +1,7 @@
 /**
  * A backlog: a topic full of chunks as the driver cuts them, of any number of modules that print in turn, each from one container.
  *
- * All modules together print LINES_PER_SECOND, so a chunk of one among many spans more time: its lines have times of their own,
+ * All modules together print `linesPerSecond`, so a chunk of one among many spans more time: its lines have times of their own,
  * and its column of times is the wide one.
  */
 import { randomBytes } from 'node:crypto'
@@ -10,7 +10,6 @@ import { ChunkEncoder, MAX_DATA_BYTES, MAX_LINES } from '../wire/chunk.ts'
 import { type OutgoingRecord, Producer } from '../wire/producer.ts'
 import { partitionOf, recordHeaders, recordKey } from '../wire/record.ts'
 
-const LINES_PER_SECOND = 100_000
 /** What the driver sends to one partition at a time. */
 const BATCH_BYTES = 768 * 1024
 const INT32_MAX = 2 ** 31 - 1
@@ -26,6 +25,8 @@ export type Backlog = {
   chunkLines: number
   /** Of all modules; a multiple of modules × chunkLines. */
   lines: number
+  /** Of all modules together, until now. */
+  linesPerSecond?: number
   /** What is printed, over and over again, lines of `lineBytes` and a newline each. */
   text: Buffer
   lineBytes: number
@@ -36,7 +37,7 @@ export const moduleName = (i: number): string => `module-${String(i).padStart(5,
 
 /** Creates the topic and fills it. */
 export async function fill(kafka: Kafka, backlog: Backlog): Promise<void> {
-  const { topic, partitions, modules, lines, text, lineBytes } = backlog
+  const { topic, partitions, modules, lines, text, lineBytes, linesPerSecond = 100_000 } = backlog
   const admin = kafka.admin()
   await admin.connect()
   const configEntries = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
@@ -53,8 +54,8 @@ export async function fill(kafka: Kafka, backlog: Backlog): Promise<void> {
   const chunkLines = Math.min(backlog.chunkLines, MAX_LINES, Math.floor(MAX_DATA_BYTES / lineBytes))
   const encoder = new ChunkEncoder()
   const runs = Array.from({ length: modules }, () => new Uint8Array(randomBytes(16)))
-  const step = (1e9 / LINES_PER_SECOND) * modules
-  const began = BigInt(Date.now()) * 1_000_000n - BigInt(Math.ceil((lines / LINES_PER_SECOND) * 1e9))
+  const step = (1e9 / linesPerSecond) * modules
+  const began = BigInt(Date.now()) * 1_000_000n - BigInt(Math.ceil((lines / linesPerSecond) * 1e9))
   const data = withoutNewlines(text, lineBytes)
   const linesOfText = data.length / lineBytes
   const batches = Array.from({ length: partitions }, (): { records: OutgoingRecord[]; bytes: number } => ({

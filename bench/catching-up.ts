@@ -13,15 +13,13 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pino from 'pino'
 import type { VerifyAnswer } from '../consumer/api-schema.ts'
-import { Consumer } from '../test/support/consumer.ts'
-import { lockEngine } from '../test/support/engine.ts'
-import { Kafka } from '../test/support/kafka.ts'
+import type { Consumer } from '../test/support/consumer.ts'
 import { cpuSeconds, peakMegabytes } from '../test/support/process-table.ts'
 import { until } from '../test/support/until.ts'
 import { kafkaClient } from '../wire/kafka.ts'
 import { type Backlog, fill } from './backlog.ts'
+import { brokersFor, caughtUp } from './caught-up.ts'
 import { accessLog } from './lines.ts'
-import { consumerProgram } from './program.ts'
 import { median, type Row, rounded, type Table } from './report.ts'
 
 const LINE_BYTES = 105
@@ -30,7 +28,6 @@ const CHUNK_LINES = 2_000
 const DISTINCT_LINES = 400_000
 const ROUNDS = 3
 const PARTITIONS = 12
-const OPEN_FILES = 256
 
 const BACKLOGS = [
   { modules: 1, lines: 4_000_000, formats: ['text', 'raw'] },
@@ -44,7 +41,6 @@ const REPETITIVE = { modules: 1, lines: 2_048_000, lineBytes: 1_000 }
 
 type Reading = { cpuSeconds: number; megabytes: number }
 
-const ASK_EVERY_MS = 250
 /** How long we look on when all lines are there: for the checkpoint, which may be two seconds behind. */
 const AFTERWARDS_MS = 2_500
 
@@ -101,14 +97,6 @@ export const catchingUp: Row = {
   },
 }
 
-/** A Kafka of our own, or that of BENCH_BROKERS, host:port,…: then nothing else of the engine is used. */
-async function brokersFor(disposables: AsyncDisposableStack): Promise<string[]> {
-  const given = process.env['BENCH_BROKERS']
-  if (given) return given.split(',')
-  disposables.use(await lockEngine())
-  return disposables.use(await Kafka.start(`bench-${process.pid}`)).brokers
-}
-
 async function deleteTopic(kafka: ReturnType<typeof kafkaClient>, topic: string): Promise<void> {
   const admin = kafka.admin()
   await admin.connect()
@@ -119,26 +107,8 @@ async function deleteTopic(kafka: ReturnType<typeof kafkaClient>, topic: string)
 async function read(brokers: string[], folder: string, backlog: Backlog, format: 'text' | 'raw'): Promise<Reading> {
   const root = join(folder, 'root')
   mkdirSync(root)
-  const settings = {
-    ...{
-      KAFKA_BROKERS: brokers.join(),
-      KAFKA_TOPIC: backlog.topic,
-      KAFKA_GROUP: `${backlog.topic}-${performance.now()}`,
-    },
-    ...{ ROOT: root, LINE_FORMAT: format, OPEN_FILES: String(OPEN_FILES) },
-  }
   try {
-    await using consumer = await Consumer.create(settings, join(folder, 'consumer.log'), consumerProgram())
-    await consumer.start()
-    await until(
-      () => `all lines are in the files; the consumer said:\n${consumer.lastWords}`,
-      async () => {
-        // Answering costs it CPU, too.
-        await sleep(ASK_EVERY_MS)
-        return (await written(consumer)) >= backlog.lines
-      },
-      600,
-    )
+    await using consumer = await caughtUp(brokers, root, join(folder, 'consumer.log'), backlog, format)
     await sleep(AFTERWARDS_MS)
     const used = cpuSeconds(consumer.pid)
     const megabytes = peakMegabytes(consumer.pid)
@@ -147,11 +117,6 @@ async function read(brokers: string[], folder: string, backlog: Backlog, format:
   } finally {
     rmSync(root, { recursive: true, force: true })
   }
-}
-
-async function written({ url }: Consumer): Promise<number> {
-  const text = await (await fetch(`${url}/metrics`)).text()
-  return Number(/^tallyman_lines_written_total (\d+)$/m.exec(text)?.[1])
 }
 
 /** @returns whether so many lines are in the files. @throws Error where the files are not what was read, each line once */

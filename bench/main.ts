@@ -11,12 +11,14 @@ import { live } from './live.ts'
 import { manyContainers } from './many-containers.ts'
 import { oneContainer } from './one-container.ts'
 import { origin, type Row, tableText, write } from './report.ts'
+import { searching } from './searching.ts'
 
 const ROWS: Record<string, Row> = {
   one_container: oneContainer,
   many_containers: manyContainers,
   catching_up: catchingUp,
   live,
+  searching,
 }
 
 const tell = (progress: string) => console.error(`bench: ${progress}`)
