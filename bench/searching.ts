@@ -39,7 +39,7 @@ export const searching: Row = {
     const root = join(folder, 'root')
     mkdirSync(root)
     const backlog: Backlog = {
-      ...{ topic: `bench-${process.pid}-search`, partitions: 12, modules: MODULES, lines: LINES, chunkLines: 2_000 },
+      ...{ topic: `bench-${process.pid}-search`, partitions: 12, modules: MODULES, lines: LINES, chunkLines: 100 },
       ...{ linesPerSecond: LINES / (HOURS * 3600), text: accessLog(400_000, LINE_BYTES), lineBytes: LINE_BYTES },
     }
     tell(`storing ${LINES} lines`)

@@ -49,6 +49,14 @@ describe('the index', () => {
     ])
   })
 
+  it('a row spans ten seconds at most', () => {
+    const rows = rowsOf([row(0, 'stdout', 1), row(10, 'stdout', 10_001), row(20, 'stdout', 10_002)])
+    expect(rows.map(({ tmin, tmax }) => [tmin, tmax])).toEqual([
+      [1, 10_001],
+      [10_002, 10_002],
+    ])
+  })
+
   it('raw: stdout and stderr never share a row', () => {
     const rows = rowsOf([row(0, 'stdout', 1), row(10, 'stderr', 1), row(20, 'stderr', 2), row(30, 'stdout', 2)])
     expect(rows.map(({ position, lines, numbers }) => [position, lines, ...numbers])).toEqual([
