@@ -20,12 +20,14 @@ export type Asked = {
   method?: 'GET' | 'POST' | 'DELETE'
   body?: unknown
   signal?: AbortSignal | undefined
-  /** ms without a byte after which the connection counts as broken; never where it is not given. */
+  /** ms without a byte after which the connection counts as broken; 0 is never. */
   silence?: number
 }
 
 /** To be connected. */
 const CONNECT_MS = 10_000
+/** For an answer that is not a stream. */
+const SILENCE_MS = 60_000
 
 function address({ url }: Server, path: string, query: Query): URL {
   const address = new URL(path, url)
@@ -150,7 +152,7 @@ const brokenOff = ({ name }: Server, error?: unknown): CliError =>
 
 /** An answer that is one JSON value. */
 export async function ask<T>(server: Server, path: string, asked: Asked = {}): Promise<T> {
-  const answer = await request(server, path, asked)
+  const answer = await request(server, path, { silence: SILENCE_MS, ...asked })
   let text: string
   try {
     text = await textOf(answer)

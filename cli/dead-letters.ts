@@ -71,7 +71,7 @@ async function letter(servers: Server[], name: string): Promise<DeadLetterAnswer
 async function replay(servers: Server[], names: string[], { json }: DeadLettersOptions): Promise<void> {
   const body = names.length > 0 ? { names } : {}
   const answers = await fromEach(servers, (server) =>
-    ask<ReplayAnswer>(server, 'api/v1/dead-letters/replay', { method: 'POST', body }),
+    ask<ReplayAnswer>(server, 'api/v1/dead-letters/replay', { method: 'POST', body, silence: 0 }),
   )
   const replayed = answers.flatMap(({ answer }) => answer.replayed)
   const failed = answers.flatMap(({ answer }) => answer.failed)

@@ -24,7 +24,8 @@ export async function verify(options: VerifyOptions): Promise<void> {
   const { service, module, since, maxLoss, json } = options
   const servers = await apart(await serversFor(options))
   const answers = await fromEach(servers, (server) =>
-    ask<VerifyAnswer>(server, 'api/v1/verify', { query: { service, module, since } }),
+    // It reads every file before it answers.
+    ask<VerifyAnswer>(server, 'api/v1/verify', { query: { service, module, since }, silence: 0 }),
   )
   for (const { server, answer } of answers) sayGaps(server, answer.partial)
   if (json) await print(asJson(servers.length, answers))

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { ask } from '../../cli/api.ts'
 import { Follow } from '../../cli/follow.ts'
 import { history } from '../../cli/history.ts'
 import { mergeByTime, once } from '../../cli/merge.ts'
@@ -175,6 +176,14 @@ describe('history', () => {
       lines: (_, reply) => void reply.response.end('<html>welcome</html>\n'),
     })
     await expect(Array.fromAsync(history(consumer.server, {}))).rejects.toMatchObject({ code: 'NO_CONSUMER' })
+  })
+})
+
+it('a server that takes a question and never answers is given up', async () => {
+  await using consumer = await FakeConsumer.start({ services: () => {} })
+  await expect(ask(consumer.server, 'api/v1/services', { silence: 50 })).rejects.toMatchObject({
+    code: 'UNREACHABLE',
+    message: expect.stringContaining('nothing came for 0.05 s'),
   })
 })
 
