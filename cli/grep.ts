@@ -105,6 +105,7 @@ export async function grep(args: string[], options: GrepOptions): Promise<void> 
     // A module has one file a day nearly always, whose lines are in order already.
     const sorted = last || (options.sort && !isOneModule(targets))
     let begun = false
+    let cut = false
     for await (const groups of mergeByTime(
       servers.map((server) =>
         sorted ? inOrder(search.groups(server, context), last) : search.groups(server, context),
@@ -115,7 +116,8 @@ export async function grep(args: string[], options: GrepOptions): Promise<void> 
       for (const group of groups) {
         const lines = first(group)
         const hits = lines.filter((line) => line.context !== true).length
-        if (hits === 0 || matched + hits > limit) continue
+        cut ||= matched + hits > limit
+        if (hits === 0 || cut) continue
         matched += hits
         if (quiet) continue
         if (context && begun) text += between
@@ -123,8 +125,11 @@ export async function grep(args: string[], options: GrepOptions): Promise<void> 
         text += lines.map(show).join('')
       }
       await print(text)
-      if (matched >= limit && servers.length > 1) break
+      if (cut) break
     }
+    // Each server found no more than it might; all of them together did.
+    if (cut && !quiet)
+      say(`cut after ${matched.toLocaleString('en')} lines that match, there are more: -m allows so many`)
   }
   clearProgress()
   if (quiet && matched > 0) process.exitCode = EXIT.GOOD

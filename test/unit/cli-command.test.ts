@@ -87,6 +87,17 @@ describe('grep', () => {
     expect(ran.code).toBe(2)
   })
 
+  it('of several servers is cut by what they found together, and says so', async () => {
+    await using one = await FakeConsumer.start({ search: found })
+    await using two = await FakeConsumer.start({ search: found })
+    const ran = await tallyman(at(one, two), 'grep', '-m', '1', 'line', 'shop/api')
+    expect(ran).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^.* line 0\n$/),
+      stderr: expect.stringContaining('cut after 1'),
+    })
+  })
+
   it('puts what is found file by file in the order of time, a day at a time', async () => {
     const [a, b] = ['a', 'b'].map((module, i) => [0, 2, 4].map((n) => logLine(n + i, { module })))
     const next = logLine(1, { file: 'shop/a/2026-11-24.log', line: 'the next day' })
