@@ -12,7 +12,7 @@ import type { Feed } from './feed.ts'
 import { historyQuery, PAGE_LINES } from './queries.ts'
 import type { View } from './view.ts'
 
-export type Progress = { files: number; filesTotal: number; bytes: number; bytesTotal: number; matched: number }
+export type Progress = Omit<Extract<SearchEvent, { type: 'progress' }>, 'type'>
 export type HistoryState = 'reading' | 'done' | 'cancelled' | 'failed'
 
 /** Lines that one question may bring. */

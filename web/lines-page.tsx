@@ -371,9 +371,11 @@ function StatusBar({ reader, onPause, onOlder, onSave }: StatusProps) {
       {history && reading && (
         <>
           <span class="reading" role="status">
-            {progress
-              ? `Searched ${bytes(progress.bytes)} of ${bytes(progress.bytesTotal)} in ${exact(progress.files)} of ${exact(progress.filesTotal)} files`
-              : 'Reading…'}
+            {progress?.queued
+              ? `Waiting: ${exact(progress.queued)} ahead of it`
+              : progress
+                ? `Searched ${bytes(progress.bytes)} of ${bytes(progress.bytesTotal)} in ${exact(progress.files)} of ${exact(progress.filesTotal)} files`
+                : 'Reading…'}
           </span>
           <progress
             aria-label="How far the search is"

@@ -106,6 +106,19 @@ function Tiles() {
 /** Modules that are shown at once; more on demand. */
 const SHOWN = 200
 
+/** Figures that do not hold what every consumer has. */
+function Missing() {
+  const all = [services.value, ledger.value, status.value].flatMap((answer) => answer?.partial ?? [])
+  const words = [...new Set(all.map(({ consumer, message }) => (consumer ? `${consumer}: ${message}` : message)))]
+  if (words.length === 0) return null
+  return (
+    <div class="notice fair" role="status">
+      <Icon of={AlertTriangle} /> These figures are not whole. {words.slice(0, 3).join('; ')}
+      {words.length > 3 && `; and ${words.length - 3} more`}
+    </div>
+  )
+}
+
 const SORTS = {
   name: (a: ModuleOverview, b: ModuleOverview) => `${a.service}/${a.module}`.localeCompare(`${b.service}/${b.module}`),
   rate: (a: ModuleOverview, b: ModuleOverview) => total(b) - total(a),
@@ -150,6 +163,7 @@ export function Overview() {
           {trouble.value}
         </div>
       )}
+      <Missing />
       <Tiles />
       <section class="card">
         <header class="card-head">
