@@ -21,7 +21,7 @@ export type Backlog = {
   topic: string
   partitions: number
   modules: number
-  /** Lines a chunk, unless they are too long for that. */
+  /** Lines a chunk, as many as the driver puts into one at most. */
   chunkLines: number
   /** Of all modules; a multiple of modules × chunkLines. */
   lines: number
@@ -35,9 +35,9 @@ export type Backlog = {
 /** The module that is number `i`, and the name of its container. All are equally long, so that a line costs the same bytes in each. */
 export const moduleName = (i: number): string => `module-${String(i).padStart(5, '0')}`
 
-/** Creates the topic and fills it. */
+/** Creates the topic and fills it. @throws Error for chunks that the driver would not make */
 export async function fill(kafka: Kafka, backlog: Backlog): Promise<void> {
-  const { topic, partitions, modules, lines, text, lineBytes, linesPerSecond = 100_000 } = backlog
+  const { topic, partitions, modules, lines, chunkLines, text, lineBytes, linesPerSecond = 100_000 } = backlog
   const admin = kafka.admin()
   await admin.connect()
   const configEntries = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
@@ -51,7 +51,10 @@ export async function fill(kafka: Kafka, backlog: Backlog): Promise<void> {
     { failed: (error) => console.error(`bench: ${error.message}`), recovered: () => {} },
     { compression: 'zstd', acks: 'all' },
   )
-  const chunkLines = Math.min(backlog.chunkLines, MAX_LINES, Math.floor(MAX_DATA_BYTES / lineBytes))
+  if (chunkLines > MAX_LINES || chunkLines * lineBytes > MAX_DATA_BYTES || lines % (modules * chunkLines) !== 0)
+    throw new Error(
+      `${lines} lines of ${modules} modules can't be cut into chunks of ${chunkLines} as the driver makes them`,
+    )
   const encoder = new ChunkEncoder()
   const runs = Array.from({ length: modules }, () => new Uint8Array(randomBytes(16)))
   const step = (1e9 / linesPerSecond) * modules

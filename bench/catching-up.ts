@@ -79,7 +79,7 @@ export const catchingUp: Row = {
       await deleteTopic(kafka, backlog.topic)
     }
     const repetitive: Backlog = {
-      ...{ ...REPETITIVE, topic: `bench-${process.pid}-repetitive`, partitions: PARTITIONS, chunkLines: 8_192 },
+      ...{ ...REPETITIVE, topic: `bench-${process.pid}-repetitive`, partitions: PARTITIONS, chunkLines: 512 },
       text: Buffer.from(`${'the same again '.repeat(67).slice(0, REPETITIVE.lineBytes)}\n`.repeat(1_024)),
     }
     tell('storing 2 GB that repeat themselves')
