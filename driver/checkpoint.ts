@@ -10,7 +10,7 @@
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { decode, encode } from '@msgpack/msgpack'
-import { z } from 'zod'
+import * as z from 'zod'
 import { type LostRange, STDERR, STDOUT } from '../wire/chunk.ts'
 import { replaceFile } from '../wire/durable.ts'
 import type { LineState } from './lines.ts'

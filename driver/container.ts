@@ -1,7 +1,7 @@
 /**
  * A container as dockerd describes it in StartLogging (moby daemon/logger/loginfo.go), and what its log-opts select of it.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 
 const strings = z
   .record(z.string(), z.string())

@@ -22,11 +22,12 @@ import type { IntakeData, IntakeReport, IntakeRequest } from './intake-thread.ts
 import { journalEnd, listRuns, listSegments, removeRun, runFolder } from './journal.ts'
 import { eventfd } from './kernel.ts'
 import { readLogOpts } from './log-opts.ts'
-import type { Health, RunState } from './metrics.ts'
+import type { RunState } from './metrics.ts'
 import { LogReader, type ReadConfig } from './read-logs.ts'
 import { createRun, type RunRecord, readRun, renameRun } from './run.ts'
 import type { Settings } from './settings.ts'
 import type { ShipperData, ShipperReport, ShipperRequest } from './shipper-thread.ts'
+import type { Health } from './shipping-metrics.ts'
 import { Slots } from './slots.ts'
 
 /** What we wait for the disk at most before StartLogging is refused. */

@@ -6,8 +6,9 @@
  *   moment at which a SIGKILL loses one, doubles one or tears a frame.
  * - Nothing here waits for Kafka or for another thread. The thread sits in epoll_wait; an eventfd ends the wait when
  *   main has something to say.
- * - A FIFO is armed for one event at a time. After the event the thread waits PACE_MS, so that one splice takes what a
- *   busy container wrote meanwhile: dockerd writes a frame at a time, and a splice for each would cost ten times the CPU.
+ * - A FIFO is armed for one event at a time. After the event the thread waits a little, so that one splice takes what a
+ *   container wrote meanwhile: dockerd writes a frame at a time, and a splice for each would cost ten times the CPU. Where many
+ *   containers print a little it waits longer, and shipping with it: a send costs the same for one line of a run as for five.
  * - A disk that refuses leaves the bytes in the pipe, and the FIFO is tried again after `retryMs`. After `blockMs` of that they are
  *   read out, counted and dropped: a pipe that stays full hangs the container, and dockerd with it. How many lines that were is
  *   noted in the journal before anything is written behind them, and meanwhile in a file that has its room on the disk since the run
@@ -52,9 +53,12 @@ export const INTAKE_LIMITS: IntakeLimits = {
   retryMs: 100,
 }
 
+/** After an event the thread waits this long while a run is busy, ms: its pipe fills up in no time. */
 const PACE_MS = 2
-/** The same where no run is busy: the pipes have room, and fewer turns do. */
+/** Where none is, the pipes have room: this long at least, longer for each run that had something to say the last time. */
 const QUIET_PACE_MS = 5
+const QUIET_PACE_MS_PER_RUN = 1.25
+const MAX_QUIET_PACE_MS = 40
 /** Whether a run is still held is looked at this often. */
 const HELD_MS = 20
 /** A wait ends at least this often, should a wake-up ever be missed. */
@@ -63,9 +67,10 @@ const PIPE_DEFAULT = 64 * 1024
 const PIPE_BUSY = 256 * 1024
 /** Where there are so many runs that pipes of the default size would take too much. */
 const PIPE_SMALL = 16 * 1024
-/** One splice that moves this much tells a busy run. */
+/** One splice that moves this much tells a busy run; of a small pipe, one that was nearly full. */
 const BUSY_BYTES = 24 * 1024
-/** A pipe is given back after this long without a busy splice. */
+const NEARLY_FULL = 0.75
+/** A run is busy, and keeps its pipe, until this long after its last busy splice. */
 const QUIET_MS = 2000
 /** As many reads in a row for what is dropped of one run. */
 const DROP_TURNS = 16
@@ -113,9 +118,13 @@ export class Intake {
   #refused = new Map<Run, Refused>()
   /** Runs that are held and have something to say. */
   #waiting = new Set<Run>()
-  #pause = new Int32Array(new SharedArrayBuffer(4))
+  /** Waits for nothing but a wake-up. */
+  #pause = new Epoll(1)
   #wakeBuffer = Buffer.alloc(8)
   #stopped = false
+  #busyUntil = 0
+  /** How many runs had something to say the last time. */
+  #spoke = 0
   /** Something was moved or ended since the doorbell last rang. */
   #moving = false
 
@@ -126,6 +135,7 @@ export class Intake {
     this.#limits = limits
     this.#wake = wake
     this.#epoll.add(wake, WAKE)
+    this.#pause.add(wake, WAKE)
   }
 
   /**
@@ -149,8 +159,8 @@ export class Intake {
       busyAt: 0,
     }
     this.#runs.set(slot, run)
-    // One that holds more than that stays as it is.
-    if (this.#pipeBytes + PIPE_DEFAULT > this.#limits.pipeBytes && setPipeSize(fifo, PIPE_SMALL) > 0)
+    // What is left is for those that are busy. One that holds more than that stays as it is.
+    if (this.#pipeBytes + PIPE_DEFAULT > this.#limits.pipeBytes / 2 && setPipeSize(fifo, PIPE_SMALL) > 0)
       run.pipe = run.pipeQuiet = PIPE_SMALL
     this.#pipeBytes += run.pipe
     // A FIFO that has lost its writers before we came reports nothing to epoll: only a splice tells.
@@ -182,8 +192,9 @@ export class Intake {
       const held = this.#waiting.size > 0
       this.#collect(due, held ? HELD_MS : this.#refused.size > 0 ? this.#limits.retryMs : NET_MS, messages)
       if (due.length > 0) {
-        Atomics.wait(this.#pause, 0, 0, this.#enlarged.size > 0 ? PACE_MS : QUIET_PACE_MS)
+        this.#pause.wait(this.#pace)
         this.#collect(due, 0, messages)
+        this.#spoke = due.length
       }
       const now = performance.now()
       for (const run of due) this.#drain(run, now)
@@ -193,6 +204,11 @@ export class Intake {
       this.#moving = false
       if (this.#enlarged.size > 0) this.#giveBack(now)
     }
+  }
+
+  get #pace(): number {
+    if (performance.now() < this.#busyUntil) return PACE_MS
+    return Math.min(Math.max(QUIET_PACE_MS, this.#spoke * QUIET_PACE_MS_PER_RUN), MAX_QUIET_PACE_MS)
   }
 
   #collect(due: Run[], timeout: number, messages: () => void): void {
@@ -229,7 +245,7 @@ export class Intake {
       }
       this.#moved(run, moved, now)
       // Nearly full: there is more by now, and the writer may be blocked.
-      if (moved < run.pipe * 0.75) break
+      if (moved < run.pipe * NEARLY_FULL) break
     }
     if (this.#refused.delete(run)) this.#events.diskRecovered(run.slot)
     this.#epoll.rearm(run.fifo, run.slot)
@@ -249,8 +265,9 @@ export class Intake {
     this.#moving = true
     run.segmentBytes += bytes
     if (run.segmentBytes >= run.segmentMax) this.#closeSegment(run)
-    if (bytes < BUSY_BYTES) return
+    if (bytes < Math.min(BUSY_BYTES, run.pipe * NEARLY_FULL)) return
     run.busyAt = now
+    this.#busyUntil = now + QUIET_MS
     if (run.pipe < PIPE_BUSY && this.#pipeBytes + PIPE_BUSY - run.pipe <= this.#limits.pipeBytes) this.#enlarge(run)
   }
 

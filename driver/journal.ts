@@ -27,7 +27,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { SourcePair } from '../wire/chunk.ts'
 import { lockFile } from '../wire/lock.ts'
 

@@ -13,6 +13,8 @@ const cFcntl = libc.func('int fcntl(int, int, int)')
 const cEpollCreate = libc.func('int epoll_create1(int)')
 const cEpollCtl = libc.func('int epoll_ctl(int, int, int, void*)')
 const cEpollWait = libc.func('int epoll_wait(int, void*, int, int)')
+const cMadvise = libc.func('int madvise(uintptr_t, size_t, int)')
+const cMallocTrim = libc.func('int malloc_trim(size_t)')
 const cEventfd = libc.func('int eventfd(unsigned int, int)')
 
 export const EINTR = 4
@@ -57,6 +59,14 @@ export function setPipeSize(pipe: number, bytes: number): number {
   const size = cFcntl(pipe, F_SETPIPE_SZ, bytes) as number
   return size < 0 ? -koffi.errno() : size
 }
+
+const MADV_DONTNEED = 4
+
+/** Takes pages out of memory; of a file they come back when they are touched. A kernel that does not care to is no matter. */
+export const discardPages = (from: bigint, bytes: number): void => void cMadvise(from, bytes, MADV_DONTNEED)
+
+/** Gives the kernel back what malloc holds and nobody uses. */
+export const trimHeap = (): void => void cMallocTrim(0)
 
 /** An eventfd: a descriptor that any thread can write eight bytes to, to end another thread's wait. */
 export const eventfd = (): number => check('eventfd', cEventfd(0, CLOEXEC | NONBLOCK) as number)

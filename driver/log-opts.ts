@@ -5,7 +5,7 @@
  * Every default is said as somebody would write it (`prefault`), so that docs/log-opts.md is made from the schema alone.
  */
 import { posix } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { byteSize, duration, list, topicName, unknownKey } from '../wire/settings.ts'
 import { type ContainerInfo, derivedModule, derivedService, extraAttributes, fillTemplate } from './container.ts'
 import { DriverError } from './errors.ts'

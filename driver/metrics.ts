@@ -5,109 +5,11 @@
  * is counted twice and nothing goes between threads meanwhile.
  */
 import Fastify, { type FastifyInstance } from 'fastify'
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { Acknowledged, JournalState } from './shipper.ts'
-
-/** Whether Kafka takes lines, and since when, ms since 1970. */
-export type Health = { kafka: 'reached' | 'away' | 'not asked yet'; since: number }
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { Health } from './shipping-metrics.ts'
 
 /** Resolution of the event loop's delay, ms: a finer one wakes an idle driver more often than all else. */
 const LOOP_DELAY_MS = 100
-
-/** Seconds from a line's own time to the acknowledgement of the send that carried it. */
-const LATENCY_BUCKETS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600]
-
-/** What the thread for shipping counts. */
-export class ShippingMetrics {
-  health: Health = { kafka: 'not asked yet', since: Date.now() }
-  #registry = new Registry()
-  #metric = { registers: [this.#registry] }
-  #lines = new Counter({
-    name: 'tallyman_driver_lines_shipped_total',
-    help: 'Lines that Kafka has acknowledged.',
-    ...this.#metric,
-  })
-  #bytes = new Counter({
-    name: 'tallyman_driver_bytes_shipped_total',
-    help: 'Bytes of chunks that Kafka has acknowledged, before compression.',
-    ...this.#metric,
-  })
-  #lost = new Counter({
-    name: 'tallyman_driver_lines_lost_total',
-    help: 'Lines that were given up, by reason.',
-    labelNames: ['reason'],
-    ...this.#metric,
-  })
-  #skipped = new Counter({
-    name: 'tallyman_driver_bytes_skipped_total',
-    help: 'Bytes of the journal that were no frames of dockerd.',
-    ...this.#metric,
-  })
-  #sends = new Counter({
-    name: 'tallyman_driver_sends_total',
-    help: 'Sends that Kafka has acknowledged.',
-    ...this.#metric,
-  })
-  #failures = new Counter({
-    name: 'tallyman_driver_send_failures_total',
-    help: 'Sends that failed and were tried again.',
-    ...this.#metric,
-  })
-  #latency = new Histogram({
-    name: 'tallyman_driver_ack_latency_seconds',
-    help: "From the times of a chunk's first and last line to its acknowledgement by Kafka.",
-    buckets: LATENCY_BUCKETS,
-    ...this.#metric,
-  })
-
-  /** @param state how the journals stand when somebody asks */
-  constructor(state: () => JournalState) {
-    const gauge = (name: string, help: string, value: (state: JournalState) => number) =>
-      new Gauge({
-        name: `tallyman_driver_${name}`,
-        help,
-        collect() {
-          this.set(value(state()))
-        },
-        ...this.#metric,
-      })
-    gauge('journal_bytes', 'Bytes of all journals.', ({ bytes }) => bytes)
-    gauge('journal_unshipped_bytes', 'Bytes that Kafka has not acknowledged.', ({ unshippedBytes }) => unshippedBytes)
-    gauge(
-      'journal_oldest_unshipped_seconds',
-      'How long the oldest unshipped line has waited.',
-      (s) => s.oldestUnshipped,
-    )
-    gauge('runs_shipping', 'Runs that are open or not shipped to their end.', ({ runs }) => runs)
-    for (const reason of ['journal-full', 'too-large', 'disk']) this.#lost.inc({ reason }, 0)
-  }
-
-  acknowledged({ lines, bytes, times }: Acknowledged): void {
-    this.#lines.inc(lines)
-    this.#bytes.inc(bytes)
-    this.#sends.inc()
-    const now = Date.now()
-    for (const time of times) this.#latency.observe(Math.max(0, now - time) / 1000)
-    if (this.health.kafka !== 'reached') this.health = { kafka: 'reached', since: now }
-  }
-
-  failed(): void {
-    this.#failures.inc()
-    if (this.health.kafka !== 'away') this.health = { kafka: 'away', since: Date.now() }
-  }
-
-  lost(reason: string, lines: number): void {
-    this.#lost.inc({ reason }, lines)
-  }
-
-  skipped(bytes: number): void {
-    this.#skipped.inc(bytes)
-  }
-
-  text(): Promise<string> {
-    return this.#registry.metrics()
-  }
-}
 
 /** What the main thread knows of the runs. */
 export type RunState = {

@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto'
 import { mkdirSync, readFileSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { replaceFile, syncFolder } from '../wire/durable.ts'
 import { dropCheckpoint } from './checkpoint.ts'
 import { reserveDropped, runFolder, runsFolder } from './journal.ts'

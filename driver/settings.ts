@@ -1,5 +1,5 @@
 /** The plugin's settings: the env of plugin-config.json, set by `docker plugin set` and empty where nobody did. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { address, byteSize, commonSettings, duration, list } from '../wire/settings.ts'
 
 export const settingsSchema = z.object({

@@ -6,10 +6,10 @@ import { Producer } from '../wire/producer.ts'
 import { Topics } from '../wire/topics.ts'
 import type { ShippingCheckpoint } from './checkpoint.ts'
 import type { ErrorCode } from './errors.ts'
-import { type Health, ShippingMetrics } from './metrics.ts'
 import type { RunRecord } from './run.ts'
 import type { Settings } from './settings.ts'
 import { Shipper } from './shipper.ts'
+import { type Health, ShippingMetrics } from './shipping-metrics.ts'
 import { Slots } from './slots.ts'
 
 export type ShipperData = { slots: SharedArrayBuffer; port: MessagePort; journal: string; settings: Settings }

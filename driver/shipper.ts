@@ -30,9 +30,10 @@ import type { Slots } from './slots.ts'
 
 /**
  * Sends start `linger` apart, and further for each record that the last one carried, unless WAITING_BYTES wait: a chunk of a few
- * lines costs as much as one of hundreds, so the more runs there are the more lines each of their chunks should hold.
+ * lines costs as much as one of hundreds, so the more runs there are the more lines each of their chunks should hold. Most of
+ * that is intake's pace: what is here already goes soon.
  */
-const APART_MS_PER_RECORD = 0.75
+const APART_MS_PER_RECORD = 0.25
 const MAX_APART_MS = 100
 const WAITING_BYTES = 256 * 1024
 /** A wait ends at least this often, to write checkpoints that are due. */

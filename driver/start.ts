@@ -7,6 +7,7 @@ import { Driver } from './driver.ts'
 import { metricsApi } from './metrics.ts'
 import { pluginApi } from './plugin-api.ts'
 import { type Settings, settingsSchema } from './settings.ts'
+import { giveBackStartMemory } from './start-memory.ts'
 
 export type StartOptions = {
   journal: string
@@ -14,6 +15,9 @@ export type StartOptions = {
   fifos: ReadonlyMap<string, number>
   server: Server
 }
+
+/** By then all that starting does is done, the threads' part of it too. */
+const STARTED_MS = 5_000
 
 /** EX_CONFIG of sysexits.h. */
 const EXIT_SETTINGS = 78
@@ -44,6 +48,8 @@ export async function start({ journal, fifos, server }: StartOptions): Promise<v
     )
   })
   log.info({ brokers: settings.KAFKA_BROKERS, topic: settings.KAFKA_TOPIC, journal }, 'tallyman driver is up')
+
+  setTimeout(giveBackStartMemory, STARTED_MS).unref()
 
   const stop = async (signal: string): Promise<void> => {
     log.info({ signal }, 'stopping; what is not shipped yet stays in the journal and in the pipes')

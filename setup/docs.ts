@@ -77,14 +77,27 @@ ${table(pluginSettings, 'setting')}
 ${table(consumerSettings, 'setting')}
 `
 
+/** What nobody is to set, and a process has to have from its first moment on. */
+const FIXED_ENV = [
+  {
+    name: 'MALLOC_ARENA_MAX',
+    description: 'For the C library: one heap for all threads, a tenth less memory than with one for each.',
+    settable: [],
+    value: '1',
+  },
+]
+
 function pluginConfig(): string {
   const config = JSON.parse(readFileSync(join(repo, 'plugin-config.json'), 'utf8'))
-  config.env = entriesOf(pluginSettings).map(({ name, fallback, description }) => ({
-    name,
-    description: `${description.replaceAll('`', '')} Empty: ${fallback || 'not set'}.`,
-    settable: ['value'],
-    value: '',
-  }))
+  config.env = [
+    ...FIXED_ENV,
+    ...entriesOf(pluginSettings).map(({ name, fallback, description }) => ({
+      name,
+      description: `${description.replaceAll('`', '')} Empty: ${fallback || 'not set'}.`,
+      settable: ['value'],
+      value: '',
+    })),
+  ]
   return `${JSON.stringify(config, undefined, 2)}\n`
 }
 

@@ -8,7 +8,7 @@
  * - A decoded line is a consistent chunk of one line, or of none (chunk.ts).
  */
 import { isUtf8 } from 'node:buffer'
-import { z } from 'zod'
+import * as z from 'zod'
 import { type Chunk, ChunkError, CONTINUED, type SourcePair, STDERR, STDOUT, UNTERMINATED, VERSION } from './chunk.ts'
 
 /** Value of the `content-type` header of a record that holds a JSON line. */

@@ -6,7 +6,7 @@
  */
 import { readFileSync } from 'node:fs'
 import type { KafkaConfig } from 'kafkajs'
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** A file, named by a setting. */
 export const filePath = z.string().startsWith('/', { error: 'must be an absolute path' }).optional()

@@ -3,7 +3,7 @@
  * An empty value counts as not set: that is how Docker hands over a plugin's env that nobody has set.
  */
 import { closest } from 'fastest-levenshtein'
-import { z } from 'zod'
+import * as z from 'zod'
 import { type SecuritySettings, securityProblems, securitySettings } from './security.ts'
 
 /** Every mistake of the environment at once, a line each, so that a bad deployment is mended in one go. */

@@ -112,7 +112,7 @@ describe('intake', () => {
 
   it('pipes together stay within their bytes: with many runs they are small, and none grows beyond that', () => {
     using folder = temporaryFolder()
-    const { slots, intake } = house(200 * 1024)
+    const { slots, intake } = house(400 * 1024)
     const files = Array.from({ length: 5 }, (_, i) => join(folder.path, `fifo-${i}`))
     const writers = files.map(fifo)
     for (const file of files) intake.open(slots.claim(0)!, folder.path, file, OPTIONS)
