@@ -5,6 +5,7 @@
  * - Encoded records lie in one arena, which is used again once Kafka has acknowledged them.
  * - To one partition go at most PARTITION_BYTES: kafkajs makes one record batch of them, and brokers refuse 1 MB.
  */
+import type { LostRange } from '../wire/chunk.ts'
 import type { OutgoingRecord } from '../wire/producer.ts'
 import type { ShippingCheckpoint } from './checkpoint.ts'
 import type { Shipment } from './shipment.ts'
@@ -20,6 +21,8 @@ export class Batch {
   readonly records: OutgoingRecord[] = []
   /** State of each run behind this batch, and whether the batch holds its end. */
   readonly states = new Map<Shipment, { state: ShippingCheckpoint; ended: boolean }>()
+  /** Lines of each run that are given up on the way to that state. */
+  readonly lost = new Map<Shipment, LostRange[]>()
   /** Lines in all, and of each chunk the times of its first and its last line, ms since 1970. */
   lines = 0
   readonly times: number[] = []
@@ -36,6 +39,11 @@ export class Batch {
     const room = this.arena.length - this.bytes
     if (partition === undefined) return room
     return Math.min(room, PARTITION_BYTES - (this.#partitionBytes.get(partition) ?? 0))
+  }
+
+  lose(run: Shipment, range: LostRange): void {
+    run.lose(run.cursor, range)
+    this.lost.set(run, [...(this.lost.get(run) ?? []), range])
   }
 
   add(partition: number, key: string, headers: Record<string, string>, value: Uint8Array): void {

@@ -114,16 +114,20 @@ export class Shipment {
     )
   }
 
-  acknowledged(state: ShippingCheckpoint, builtAt: number): void {
+  /** @param lost what the acknowledged chunks told of lines that are given up */
+  acknowledged(state: ShippingCheckpoint, builtAt: number, lost: readonly LostRange[]): void {
     this.#ackedAt = performance.now()
-    // What was given up meanwhile may reach further.
-    if (state.offset > this.acked.offset) this.acked = state
+    // What was given up meanwhile may reach further, and was told then.
+    if (state.offset > this.acked.offset || state.gap > this.acked.gap) {
+      this.acked = state
+      for (const range of lost) this.#events.lost(this.record, range)
+    }
     this.behindSince = builtAt
     this.chunkBytes = Math.min(MAX_DATA_BYTES, this.chunkBytes * 2)
     this.alone &&= this.chunkBytes < MAX_DATA_BYTES
   }
 
-  /** Enters lines that are given up: with the ones before them where they follow each other, so that the list stays short. */
+  /** Enters lines that are given up, for the next chunk to tell: with the ones before them where they follow each other, so that the list stays short. */
   lose(cursor: Cursor, range: LostRange): void {
     const { source, from, count, reason } = range
     const last = cursor.lost.findLast((lost) => lost.source === source)
@@ -131,7 +135,6 @@ export class Shipment {
     cursor.lost = follows
       ? cursor.lost.map((lost) => (lost === last ? { ...lost, count: lost.count + count } : lost))
       : [...cursor.lost, range]
-    this.#events.lost(this.record.run, range)
   }
 
   /**
@@ -164,6 +167,7 @@ export class Shipment {
     const acked = cursor.state(this.partition)
     if (!this.save(acked, true)) return false
     this.acked = acked
+    for (const range of given) this.#events.lost(this.record, range)
     this.reader.dropFirst()
     if (this.cursor.offset < acked.offset) this.rewind()
     return true

@@ -9,7 +9,7 @@ import type { ErrorCode } from './errors.ts'
 import type { RunRecord } from './run.ts'
 import type { Settings } from './settings.ts'
 import { Shipper } from './shipper.ts'
-import { type Health, ShippingMetrics } from './shipping-metrics.ts'
+import { type Health, MAX_CONTAINERS, ShippingMetrics } from './shipping-metrics.ts'
 import { Slots } from './slots.ts'
 
 export type ShipperData = { slots: SharedArrayBuffer; port: MessagePort; journal: string; settings: Settings }
@@ -47,14 +47,24 @@ function due(code: ErrorCode, first: boolean): boolean {
   return true
 }
 
-let givenUp = 0
+/** Lines that went because the journals are full, by container. */
+const givenUp = new Map<string, number>()
+/** So many containers are named. */
+const TOLD_CONTAINERS = 10
 
-/** Lines go segment by segment while this lasts: told when it begins, then each minute with how many by then. */
-function tellJournalFull(lines: number): void {
-  givenUp += lines
+/** Lines go segment by segment while this lasts: told when it begins, then each minute with how many by then, and whose. */
+function tellJournalFull(container: string, lines: number): void {
+  givenUp.set(container, (givenUp.get(container) ?? 0) + lines)
+  if (givenUp.size > MAX_CONTAINERS) givenUp.delete(givenUp.keys().next().value!)
   if (!due('JOURNAL_FULL', false)) return
+  const largest = [...givenUp].sort(([, a], [, b]) => b - a).slice(0, TOLD_CONTAINERS)
   log.error(
-    { code: 'JOURNAL_FULL', lines: givenUp, journalMax: settings.JOURNAL_MAX },
+    {
+      code: 'JOURNAL_FULL',
+      lines: givenUp.values().reduce((sum, count) => sum + count, 0),
+      containers: Object.fromEntries(largest),
+      journalMax: settings.JOURNAL_MAX,
+    },
     'the journals are full, so the oldest lines of the largest one are given up and counted; see to Kafka, or raise JOURNAL_MAX',
   )
 }
@@ -139,18 +149,18 @@ const shipper: Shipper = new Shipper({
         "the journal's disk takes no checkpoint; nothing is lost, but what is not in one is sent again after a restart. Make room on the disk",
       )
     },
-    lost(run, range) {
-      metrics.lost(range.reason, range.count)
-      if (range.reason === 'journal-full') return tellJournalFull(range.count)
+    lost({ run, container: { name: container } }, range) {
+      metrics.lost(container, range.reason, range.count)
+      if (range.reason === 'journal-full') return tellJournalFull(container, range.count)
       if (range.reason === 'disk') {
         log.error(
-          { code: 'JOURNAL_REFUSED', run, ...range },
+          { code: 'JOURNAL_REFUSED', run, container, ...range },
           "lines were dropped, and are counted, because the journal's disk took nothing; make room on it",
         )
         return
       }
       log.error(
-        { code: 'LINE_TOO_LARGE', run, ...range },
+        { code: 'LINE_TOO_LARGE', run, container, ...range },
         "Kafka refuses a line for its size, so it is given up and counted; raise the topic's max.message.bytes",
       )
     },

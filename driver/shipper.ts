@@ -66,8 +66,11 @@ export type ShipperEvents = {
   refused(reason: RefusedError['reason'], message: string, runs: number): void
   /** The disk did not take a checkpoint, or did not sync; it is tried again. */
   diskRefused(error: Error): void
-  /** Lines were given up: Kafka refuses one alone (`too-large`), the journals are full (`journal-full`), or the disk is (`disk`). */
-  lost(run: string, range: LostRange): void
+  /**
+   * Lines were given up: Kafka refuses one alone (`too-large`), the journals are full (`journal-full`), or the disk is (`disk`). Said
+   * once, when that can't change any more.
+   */
+  lost(run: RunRecord, range: LostRange): void
 }
 
 export type ShipperOptions = {
@@ -281,7 +284,7 @@ export class Shipper {
     let done = cursor.advance(this.#chunk, written, ended, room)
     while (cursor.gap) {
       if (this.#chunk.lines > 0 && !room()) break
-      cursor.passGap((range) => run.lose(cursor, range))
+      cursor.passGap((range) => batch.lose(run, range))
       this.#begin(run, batch, partition)
       done = cursor.advance(this.#chunk, written, ended, room)
     }
@@ -317,7 +320,7 @@ export class Shipper {
     let columns = this.#chunk.seal()
     if (run.refused) {
       run.refused = false
-      for (const range of rangesSince(columns.first, cursor.lines.next, 'too-large')) run.lose(cursor, range)
+      for (const range of rangesSince(columns.first, cursor.lines.next, 'too-large')) batch.lose(run, range)
       this.#begin(run, batch, partition)
       if (!end) return
       columns = this.#chunk.seal()
@@ -363,7 +366,7 @@ export class Shipper {
   #acknowledged(batch: Batch): void {
     if (batch.records.length > 0) this.#options.events.acknowledged(batch)
     for (const [run, { state, ended }] of batch.states) {
-      run.acknowledged(state, batch.builtAt)
+      run.acknowledged(state, batch.builtAt, batch.lost.get(run) ?? [])
       if (ended) this.#remove(run)
       else this.#unsaved.add(run)
     }

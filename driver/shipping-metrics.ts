@@ -9,6 +9,9 @@ import type { Acknowledged, JournalState } from './shipper.ts'
 /** Whether Kafka takes lines, and since when, ms since 1970. */
 export type Health = { kafka: 'reached' | 'away' | 'not asked yet'; since: number }
 
+/** Containers come and go; what is counted by them is bounded by this. */
+export const MAX_CONTAINERS = 1_000
+
 /** Seconds from a line's own time to the acknowledgement of the send that carried it. */
 const LATENCY_BUCKETS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600]
 
@@ -33,6 +36,14 @@ export class ShippingMetrics {
     labelNames: ['reason'],
     ...this.#metric,
   })
+  #containerLost = new Counter({
+    name: 'tallyman_driver_container_lines_lost_total',
+    help: `The same by container, of the ${MAX_CONTAINERS} that lost lines last.`,
+    labelNames: ['container', 'reason'],
+    ...this.#metric,
+  })
+  /** Labels that are counted by, those whose last loss was longest ago first. */
+  #containers = new Map<string, { container: string; reason: string }>()
   #skipped = new Counter({
     name: 'tallyman_driver_bytes_skipped_total',
     help: 'Bytes of the journal that were no frames of dockerd.',
@@ -91,8 +102,17 @@ export class ShippingMetrics {
     if (this.health.kafka !== 'away') this.health = { kafka: 'away', since: Date.now() }
   }
 
-  lost(reason: string, lines: number): void {
+  lost(container: string, reason: string, lines: number): void {
     this.#lost.inc({ reason }, lines)
+    const labels = { container, reason }
+    this.#containerLost.inc(labels, lines)
+    const key = `${container} ${reason}`
+    this.#containers.delete(key)
+    this.#containers.set(key, labels)
+    const [oldest] = this.#containers
+    if (!oldest || this.#containers.size <= MAX_CONTAINERS) return
+    this.#containers.delete(oldest[0])
+    this.#containerLost.remove(oldest[1])
   }
 
   skipped(bytes: number): void {

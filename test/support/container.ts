@@ -21,8 +21,14 @@ export type ContainerOptions = {
 /** Both sources at once, in large blocks. */
 export const CAT = ['sh', '-c', 'cat /in/stderr >&2 & cat /in/stdout; wait']
 
-/** Line by line, stdout and stderr in turn, at most `perSecond` of them: a hundredth of that, then 10 ms of rest. */
-export const paced = (perSecond: number): string[] => ['perl', '-e', PACED, String(Math.ceil(perSecond / 100))]
+/**
+ * Line by line, stdout and stderr in turn, at most `perSecond` of them: a hundredth of that, then 10 ms of rest.
+ * @param goAfter after so many lines it waits until /in/go is there
+ */
+export const paced = (perSecond: number, goAfter?: number): string[] => [
+  ...['perl', '-e', PACED, String(Math.ceil(perSecond / 100))],
+  ...(goAfter === undefined ? [] : [String(goAfter)]),
+]
 
 const PACED = `
   open my $out, "<:raw", "/in/stdout"; open my $err, "<:raw", "/in/stderr";
@@ -33,6 +39,7 @@ const PACED = `
       my ($to, $line) = @$_;
       next unless defined $line;
       syswrite $to, $line;
+      select undef, undef, undef, 0.01 while @ARGV > 1 && $printed + 1 == $ARGV[1] && !-e "/in/go";
       select undef, undef, undef, 0.01 if ++$printed % $ARGV[0] == 0;
     }
   }`
@@ -82,7 +89,7 @@ export class Container {
     await docker.getContainer(this.id).start()
   }
 
-  /** Lets one that runs AWAITING_GO go on. */
+  /** Lets one that waits for /in/go go on. */
   go(): void {
     writeFileSync(join(this.#in, 'go'), '')
   }

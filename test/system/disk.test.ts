@@ -48,10 +48,14 @@ function fillDisk(): void {
 const lostToDisk = async (): Promise<number> =>
   (await house.samples())['tallyman_driver_lines_lost_total{reason="disk"}']!
 
-const start = (module: string, perSecond = 20_000): Promise<Container> =>
+/** Of the lines, those that are printed before the disk is full. */
+const BEFORE = 20_000
+
+/** @param goAfter as of `paced` */
+const start = (module: string, goAfter?: number): Promise<Container> =>
   house.run({
     print: printed(numberedLines(LINES, 105)),
-    command: paced(perSecond),
+    command: paced(20_000, goAfter),
     service: 'disk',
     module,
     logOpts: { service: 'disk', module, ...CACHE },
@@ -74,7 +78,7 @@ it.each([
 ])(
   'while Kafka is away as well, containers go on and stop as ever; each line lands or is counted%s',
   async (_, kill) => {
-    const container = await start(`dropped-${kill}`)
+    const container = await start(`dropped-${kill}`, BEFORE)
     // Not all of its lines will land, and whatever comes of that is told here.
     await using _forgotten = { [Symbol.asyncDispose]: () => house.forget(container) }
     const before = await lostToDisk()
@@ -87,6 +91,7 @@ it.each([
     await house.landed(lasting)
     await house.kafka.stop()
     fillDisk()
+    container.go()
     const begun = performance.now()
     expect(await container.ended()).toBe(0)
     expect((performance.now() - begun) / 1000).toBeLessThan(30)

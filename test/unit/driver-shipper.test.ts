@@ -2,7 +2,7 @@ import { appendFileSync, existsSync, readdirSync, statSync, writeFileSync } from
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readCheckpoint, startOfRun } from '../../driver/checkpoint.ts'
-import { journalEnd, listSegments, runFolder, segmentPath } from '../../driver/journal.ts'
+import { journalEnd, listSegments, runFolder, segmentPath, writeGap } from '../../driver/journal.ts'
 import { createRun, type RunOptions, type RunRecord } from '../../driver/run.ts'
 import { Shipper } from '../../driver/shipper.ts'
 import { Slots } from '../../driver/slots.ts'
@@ -357,6 +357,27 @@ describe('shipping', () => {
       run.write(Buffer.concat(Array.from({ length: 100 }, () => line('y'.repeat(1000)))), i * run.written())
     await run.ship(away, () => expect.poll(() => run.removed).toEqual([over.record.run]))
     expect(run.losses).toEqual([])
+  })
+
+  it('lines that are given up are told once, however often the batch that tells of them is refused and built anew', async () => {
+    using folder = temporaryFolder()
+    const run = house(folder.path)
+    const one = line('one')
+    run.write(one)
+    writeGap(run.folder, { offset: one.length, lines: [3, 0] })
+    run.write(line('two'), one.length)
+    run.end()
+    const kafka = new FakeProducer()
+    const send = kafka.send.bind(kafka)
+    let refusals = 3
+    kafka.send = async (topic, records) => {
+      if (refusals-- > 0) throw new RefusedError('no-partition', 'not yet')
+      return send(topic, records)
+    }
+    await run.ship(kafka, (done) => done)
+    const lost = { source: 0, from: 2, count: 3, reason: 'disk' }
+    expect(run.losses).toEqual([lost])
+    expect(kafka.sent.flatMap(({ value }) => decodeChunk(value).lost)).toEqual([lost])
   })
 
   it('what a broker refuses for its size arrives in smaller records, and a line that is too large alone is told as lost', async () => {
