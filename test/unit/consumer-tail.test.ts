@@ -1,7 +1,10 @@
 import { connect } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { NOON, type Said } from '../support/landing.ts'
-import { Reading } from '../support/reading.ts'
+import { tailCursor } from '../../consumer/tail.ts'
+import { NOON, type Said, topicOf } from '../support/landing.ts'
+import { type Following, Reading } from '../support/reading.ts'
 import { until } from '../support/until.ts'
 
 const say = (run: number, first: number, count: number, more: Partial<Said> = {}): Said => ({
@@ -66,6 +69,58 @@ describe('tail', () => {
     const ofFirst = numbers(again.lines.filter(({ module }) => module === 'm1'))
     expect(new Set(ofFirst)).toEqual(new Set(upTo(ofFirst.length > 8 ? 13 : 8, ofFirst.length > 8 ? 6 : 11)))
     expect(numbers(again.lines.filter(({ module }) => module === 'm2'))).toEqual([1, 2, 3])
+  })
+
+  it('whatever lands, is flushed or saved while readers join and come back: each has every line', {
+    timeout: 120_000,
+  }, async () => {
+    const step = fc.constantFrom('land', 'land', 'land', 'flush', 'save', 'join', 'come back', 'turn')
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 60 }), fc.nat({ max: 1 }), async (steps, small) => {
+        await using reading = await Reading.create(small ? { indexCache: 1 } : {})
+        await using stack = new AsyncDisposableStack()
+        const next = [1, 1, 1]
+        const topic: Said[] = []
+        const joined: Following[] = []
+        const back: { tail: Following; from: number }[] = []
+        let cursors: { cursor: string; from: number }[] = [{ cursor: tailCursor(new Map()), from: 0 }]
+        for (const [i, what] of steps.entries()) {
+          if (what === 'land') {
+            const run = (i % 3) + 1
+            const first = next[run - 1]!
+            next[run - 1] = first + 5
+            topic.push(say(run, first, 5, { ms: NOON - (i % 2) * 86_400_000 + i }))
+            await reading.life.land(topicOf(topic).at(-1)!)
+          } else if (what === 'flush') reading.life.writer.flush()
+          else if (what === 'save') {
+            reading.life.save()
+            cursors = [...cursors, { cursor: tailCursor(reading.life.checkpoint.state.index), from: topic.length }]
+          } else if (what === 'turn') await turn()
+          else if (what === 'join')
+            joined.push(stack.use(await reading.follow('tail', { last: 10_000, window: i % 40 })))
+          else {
+            const { cursor, from } = cursors[i % cursors.length]!
+            back.push({ tail: stack.use(await reading.follow('tail', { cursor, window: i % 40 })), from })
+          }
+        }
+        reading.life.save()
+        const shown = (of: readonly Said[]) =>
+          of.flatMap(({ run, first }) => Array.from({ length: 5 }, (_, j) => `c${run} ${first + j}`)).sort()
+        const seen = ({ lines }: Following) => lines.map(({ container, line }) => `${container} ${line.split(' ')[0]}`)
+        for (const tail of joined) {
+          await until('all lines are there', () => tail.lines.length >= 5 * topic.length && tail.cursor !== undefined)
+          expect(seen(tail).sort()).toEqual(shown(topic))
+        }
+        for (const { tail, from } of back) {
+          const expected = shown(topic.slice(from))
+          await until(
+            () => `${expected.length} lines are there; there are ${tail.lines.length}`,
+            () => tail.cursor !== undefined && new Set(seen(tail)).isSupersetOf(new Set(expected)),
+          )
+        }
+      }),
+      { numRuns: 25 },
+    )
   })
 
   it('lines that arrive within the window stand in the order of their times, whatever file they are in', async () => {
