@@ -1,7 +1,9 @@
 /**
  * Housekeeping: what is done to files that nobody writes any more, one thing after the other, a pass each EVERY_MS.
  *
- * A pass that fails is told and made again; nothing that lands waits for it.
+ * A pass that fails is told and made again; nothing that lands waits for it. None is made before the consumer has written again
+ * what was claimed before a kill. Sequence that breaks otherwise: lines are flushed and not in the checkpoint yet, a kill, a start an
+ * hour later; their file is sealed as the checkpoint knows it, they land again in a new segment, and stand in both.
  */
 import type { Logger } from 'pino'
 import { Calendar } from './calendar.ts'
@@ -11,6 +13,7 @@ import { Compressor } from './compressor.ts'
 import { Days, dayAfter } from './days.ts'
 import type { DeadLetters } from './dead-letters.ts'
 import { disk } from './disk.ts'
+import type { DiskSpace } from './disk-space.ts'
 import type { IndexLog } from './index-log.ts'
 import type { Landing } from './landing.ts'
 import type { Layout } from './layout.ts'
@@ -24,6 +27,8 @@ import type { Subscriber } from './subscriber.ts'
 import type { Writer } from './writer.ts'
 
 const EVERY_MS = 60_000
+/** It is looked this often whether passes may begin. */
+const LOOK_MS = 500
 
 export type HousekeepingSources = {
   root: Root
@@ -36,7 +41,8 @@ export type HousekeepingSources = {
   layout: Layout
   ledger: Ledger
   letters: DeadLetters
-  subscriber: Pick<Subscriber, 'meanwhile' | 'checkpointed'>
+  subscriber: Pick<Subscriber, 'meanwhile' | 'checkpointed' | 'recovered'>
+  space: Pick<DiskSpace, 'paused'>
   metrics: Pick<Metrics, 'figure'>
   log: Logger
 }
@@ -77,14 +83,23 @@ export function housekeepingOf(sources: HousekeepingSources): Housekeeping {
   metrics.figure('dead_letters_dropped_total', 'Such records as had no room.', () => letters.counts.dropped)
   metrics.figure('dead_letters_expired_total', 'Dead letters that grew too old.', () => letters.counts.expired)
   metrics.figure('dead_letters_replayed_total', 'Dead letters that were replayed.', () => letters.counts.replayed)
-  return new Housekeeping({ parts: [() => retention.run(), expire, (stop) => compression.run(stop)], log })
+  const { subscriber, space } = sources
+  const compress = async (stop: AbortSignal): Promise<void> => {
+    if (subscriber.recovered) await compression.run(stop)
+  }
+  // On a disk without room nothing is written again before there is some, and removing makes it.
+  const ready = () => subscriber.recovered || space.paused
+  return new Housekeeping({ parts: [() => retention.run(), expire, compress], ready, log })
 }
 
 export type HousekeepingOptions = {
   /** Parts of a pass, in their order. Each ends soon once `stop` is aborted. */
   parts: readonly ((stop: AbortSignal) => Promise<void>)[]
+  /** Whether passes may begin. */
+  ready(): boolean
   log: Logger
   everyMs?: number
+  lookMs?: number
 }
 
 export class Housekeeping {
@@ -97,11 +112,14 @@ export class Housekeeping {
     this.#options = options
   }
 
-  /** Begins the first pass. */
+  /** Begins the first pass, as soon as it may. */
   start(): void {
-    this.#pass = this.#run().finally(() => {
-      if (!this.#stop.signal.aborted) this.#timer = setTimeout(() => this.start(), this.#options.everyMs ?? EVERY_MS)
-    })
+    const { ready, everyMs = EVERY_MS, lookMs = LOOK_MS } = this.#options
+    const again = (ms: number) => {
+      if (!this.#stop.signal.aborted) this.#timer = setTimeout(() => this.start(), ms)
+    }
+    if (ready()) this.#pass = this.#run().finally(() => again(everyMs))
+    else again(lookMs)
   }
 
   /** Resolves once nothing is in hand any more. */

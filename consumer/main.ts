@@ -156,21 +156,8 @@ try {
   })
   const manifests = new Manifests(checkpoint)
   const housekeeping = housekeepingOf({
-    ...{
-      root,
-      settings,
-      checkpoint,
-      manifests,
-      landing,
-      writer,
-      index,
-      layout,
-      ledger,
-      letters,
-      subscriber,
-      metrics,
-      log,
-    },
+    ...{ root, settings, checkpoint, manifests, landing, writer, index, layout, ledger, letters },
+    ...{ subscriber, space, metrics, log },
   })
   const rows = new RowCache({
     ...{ state: root.state, index, files, runs: ledger.state.runs },

@@ -121,6 +121,9 @@ export class Subscriber {
   #stopping = new AbortController()
   /** Whether the group was joined once: from then on nothing but a stop ends us. */
   #joined = false
+  /** Whether we know where the partitions of an assignment go on. */
+  #opened = false
+  #recovered = false
   /** Why we are not ready, by who says so. */
   #troubles = new Map<'kafka' | 'disk' | 'space', string>([['kafka', 'not connected to Kafka yet']])
   #remindedAt = new Map<string, number>()
@@ -140,6 +143,15 @@ export class Subscriber {
   /** Records that are not written yet, by partition, as of the last fetch. */
   get lag(): [partition: number, records: number][] {
     return Array.from(this.#held, ([partition, { high, next }]) => [partition, Math.max(0, high - next)])
+  }
+
+  /**
+   * Whether all that an earlier daemon of this root had claimed is written again. Before that files can hold more than the checkpoint
+   * says, and what comes next has to find everything as it was.
+   */
+  get recovered(): boolean {
+    this.#recovered ||= this.#opened && this.#held.values().every(({ next, claimed }) => next >= claimed)
+    return this.#recovered
   }
 
   /** What roots that are away have claimed of the partitions that we hold, and have not written. */
@@ -166,6 +178,7 @@ export class Subscriber {
         if (error instanceof ConsumerError && !this.#joined) throw error
         this.#generation++
         this.#held = new Map()
+        this.#opened = false
         log.debug({ error: error.message }, 'the connection is given up')
         this.#kafkaAway(error.message)
       },
@@ -233,6 +246,7 @@ export class Subscriber {
   #assigned(partitions: number[]): void {
     const generation = ++this.#generation
     this.#held = new Map()
+    this.#opened = false
     this.#assigning = this.#assigning.then(() => this.#takeUp(partitions, generation))
   }
 
@@ -285,6 +299,7 @@ export class Subscriber {
     this.#held = new Map(
       openings.map((opening) => [opening.partition, { ...opening, high: extents.get(opening.partition)!.high }]),
     )
+    this.#opened = true
     ledgerTopic.hold(openings)
     void this.#settle(generation)
     return true
