@@ -116,8 +116,15 @@ it('a line, its neighbours and its file are found through either consumer', asyn
 })
 
 it('a token that may read another service finds nothing, at either consumer', async () => {
+  const [line] = await events(0, '/lines?limit=1')
   for (const of of [0, 1]) {
     expect(await ask(of, '/services', 'stranger')).toEqual({ modules: [], partial: [] })
+    expect(await ask(of, '/days', 'stranger')).toEqual({ days: [], partial: [] })
+    expect(await ask(of, '/histogram?buckets=1&by=total', 'stranger')).toMatchObject({ series: [] })
+    expect(await ask(of, `/context?at=${encodeURIComponent(String(line!['at']))}`, 'stranger')).toMatchObject({
+      error: 'NOT_FOUND',
+    })
+    expect(await ask(of, `/files/${line!['file']}`, 'stranger')).toMatchObject({ error: 'NOT_FOUND' })
     expect(await ask(of, '/ledger', 'stranger')).toMatchObject({ total: { lines: 0 }, rows: [] })
     expect(await ask(of, '/verify', 'stranger')).toMatchObject({ files: 0, total: { lines: 0 } })
     for (const path of ['/lines', '/search?pattern=', '/lines?service=fed'])
@@ -155,6 +162,21 @@ it('a tail through one consumer has what lands at all of them, and says when one
   await until('what landed meanwhile is told as well', () => landed() === topic.lines - before)
   leave.abort()
   await done
+})
+
+it('a consumer that hangs keeps nobody waiting, and is asked again once it goes on', async () => {
+  const { pid } = consumers[1]!
+  process.kill(pid, 'SIGSTOP')
+  try {
+    const { modules, partial } = await ask<ServicesAnswer>(0, '/services')
+    expect(partial).toMatchObject([{ consumer: NAMES[1], message: expect.stringContaining('says nothing') }])
+    expect(modules.length).toBeGreaterThan(0)
+    const lines = await events(0, '/lines?limit=100000')
+    expect(lines.at(-1)).toMatchObject({ type: 'end', partial: [{ consumer: NAMES[1] }] })
+  } finally {
+    process.kill(pid, 'SIGCONT')
+  }
+  await until('it is asked again', async () => (await ask<ServicesAnswer>(0, '/services')).partial.length === 0)
 })
 
 it('its answers are what its OpenAPI document says, whatever is asked, and nothing makes it fail', async () => {
