@@ -8,7 +8,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { replaceFile } from '../wire/durable.ts'
+import { replaceFile, syncFolder } from '../wire/durable.ts'
 import { lockFile } from '../wire/lock.ts'
 import { ConsumerError } from './errors.ts'
 
@@ -28,6 +28,8 @@ export function openRoot(path: string): Root {
   const state = join(path, '.tallyman')
   try {
     mkdirSync(state, { recursive: true })
+    // A name that is lost with the power takes all that is below it along, files of the same moment not.
+    syncFolder(path)
     lock(join(state, 'lock'))
     return { path, state, uuid: readUuid(join(state, 'uuid')) }
   } catch (error) {

@@ -15,6 +15,7 @@ import { Layout, type LineFormat } from '../../consumer/layout.ts'
 import { Ledger } from '../../consumer/ledger.ts'
 import { Writer } from '../../consumer/writer.ts'
 import { ChunkEncoder } from '../../wire/chunk.ts'
+import { syncFolder } from '../../wire/durable.ts'
 import { chunkOf, type Line } from './chunk.ts'
 
 /** When records say that their first line was printed, and when they were appended, unless told otherwise. */
@@ -103,6 +104,8 @@ export class Life {
   constructor(root: string, openFiles = 4, format: LineFormat = 'text', hub?: Hub, letterBytes = 1024 * 1024) {
     const folder = join(root, '.tallyman')
     mkdirSync(folder, { recursive: true })
+    // As openRoot does.
+    syncFolder(root)
     this.checkpoint = new Checkpoint(join(folder, 'checkpoint'))
     const { files, runs, totals, index } = this.checkpoint.state
     this.ledger = new Ledger(structuredClone({ runs, totals }))

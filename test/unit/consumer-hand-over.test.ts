@@ -9,7 +9,7 @@ import { inSoak } from '../support/soak.ts'
 const PARTITIONS = 2
 const RUNS = 4
 const STEPS = 400
-const SEEDS = inSoak(300, 20_000)
+const SEEDS = inSoak(200, 20_000)
 /** So many steps are more than enough to come to rest. */
 const REST = 20_000
 /** And so many, once nothing is owed any more, until what is in hand is on the disks. */
