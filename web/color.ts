@@ -7,7 +7,7 @@
  */
 
 /** Hues that the style sheet has. */
-export const HUES = 12
+const HUES = 12
 /** From a hue that is taken to one that looks quite different; it comes by all of them. */
 const STEP = 5
 

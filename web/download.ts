@@ -12,7 +12,7 @@ import { asText } from './copy.ts'
 import { linesQuery } from './queries.ts'
 import type { View } from './view.ts'
 
-export type Format = 'text' | 'ndjson'
+type Format = 'text' | 'ndjson'
 const PAGE = 50_000
 const MAX_BYTES = 512 * 1024 * 1024
 
@@ -25,7 +25,7 @@ const render: Record<Format, (line: Line) => string> = {
 }
 
 /** Lines of a view from first to last, each once. @param take gets them page by page; false ends it */
-export async function everyLine(
+async function everyLine(
   api: Api,
   view: View,
   now: number,

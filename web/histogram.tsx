@@ -103,7 +103,7 @@ export function Histogram({ api, view, now, onRange, onBy }: Props) {
 
   useEffect(() => {
     const data = answer.value
-    if (!data || !place.current || width.value < 50) return
+    if (!data || !place.current || width.value < 50 || total === 0) return
     const plot = draw(place.current, data, series, width.value, hovered, (span) => choose.current(span))
     return () => plot.destroy()
   }, [answer.value, width.value, theme.value, zone.value, modules.value.length])

@@ -12,8 +12,8 @@ import type { Feed } from './feed.ts'
 import { historyQuery, PAGE_LINES } from './queries.ts'
 import type { View } from './view.ts'
 
-export type Progress = Omit<Extract<SearchEvent, { type: 'progress' }>, 'type'>
-export type HistoryState = 'reading' | 'done' | 'cancelled' | 'failed'
+type Progress = Omit<Extract<SearchEvent, { type: 'progress' }>, 'type'>
+type HistoryState = 'reading' | 'done' | 'cancelled' | 'failed'
 
 /** Lines that one question may bring. */
 const LIMIT = 100_000

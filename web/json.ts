@@ -1,7 +1,7 @@
 /** A line that is JSON: read once, and told in short as a message and its fields. */
 import { plain } from './printable.ts'
 
-export type Fields = Record<string, unknown>
+type Fields = Record<string, unknown>
 
 /** A longer line is not read as JSON for its row, but where it is opened. */
 const LONGEST = 64 * 1024
@@ -38,7 +38,7 @@ export function fieldsOf(text: string, longest = LONGEST): Fields | undefined {
   }
 }
 
-export type Summary = { message: string; fields: [key: string, value: string][] }
+type Summary = { message: string; fields: [key: string, value: string][] }
 
 /** Its message, and what else it says but for what the row shows anyway. */
 export function summaryOf(fields: Fields): Summary {

@@ -29,7 +29,7 @@ export type Command =
   | 'sidebar'
   | 'close'
 
-export type Binding = { command: Command; keys: string[]; says: string; group: 'Go' | 'Lines' | 'Look' }
+type Binding = { command: Command; keys: string[]; says: string; group: 'Go' | 'Lines' | 'Look' }
 
 export const BINDINGS: readonly Binding[] = [
   { group: 'Go', command: 'help', keys: ['?'], says: 'Show these keys' },

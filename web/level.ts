@@ -1,6 +1,6 @@
 /** How bad a line is by what it says: the level that a logger wrote into it, in JSON or in words. */
 
-export const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const
+const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const
 export type Level = (typeof LEVELS)[number]
 
 /** A level is looked for no further into a line. */

@@ -312,7 +312,7 @@ function Nothing({ reader }: { reader: Reader }) {
         </button>
         {(of.text !== '' || of.exclude.length > 0) && (
           <button type="button" onClick={() => go({ text: '', exclude: [] })}>
-            Search for nothing
+            Clear the search
           </button>
         )}
       </div>

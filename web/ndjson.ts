@@ -13,7 +13,7 @@
 const SLICE_MS = 12
 
 /** Gives the browser its turn. */
-export const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))
+const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))
 
 /** @param take gets the events of each slice; it is not called with none */
 export async function readEvents<Event>(

@@ -2,8 +2,8 @@
 import { effect, type Signal, signal } from '@preact/signals'
 
 export type Theme = 'system' | 'light' | 'dark'
-export type Density = 'cosy' | 'compact'
-export type Zone = 'local' | 'utc'
+type Density = 'cosy' | 'compact'
+type Zone = 'local' | 'utc'
 
 const PREFIX = 'tallyman.'
 

@@ -10,7 +10,7 @@
  */
 import { createAnsiSequenceParser } from 'ansi-sequence-parser'
 
-export type Color = string
+type Color = string
 export type Piece = {
   text: string
   /** `hidden`: stands for a character that is not shown, named by `text`. */

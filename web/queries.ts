@@ -4,10 +4,10 @@ import { momentOf, rfc3339 } from './moment.ts'
 import type { View } from './view.ts'
 
 /** Lines that a tail begins with, and that one question for history brings. */
-export const FIRST_LINES = 500
+const FIRST_LINES = 500
 export const PAGE_LINES = 1_000
 /** What the histogram of a live view spans, ms. */
-export const LIVE_SPAN_MS = 15 * 60_000
+const LIVE_SPAN_MS = 15 * 60_000
 
 /** Text as a regular expression that means just that, in RE2's and Rust's syntax. */
 export const literal = (text: string): string => text.replace(/[\\.+*?()|[\]{}^$]/g, '\\$&')
@@ -18,7 +18,7 @@ const patternOf = (text: string, { regex, word }: View): string => {
 }
 const excluded = (view: View): string[] => view.exclude.map((text) => (view.regex ? text : literal(text)))
 
-export function selectionQuery(view: View): URLSearchParams {
+function selectionQuery(view: View): URLSearchParams {
   const query = new URLSearchParams()
   for (const value of view.targets) query.append('target', value)
   for (const value of view.hosts) query.append('host', value)
@@ -58,7 +58,7 @@ export function tailQuery(view: View, cursor: string | undefined): URLSearchPara
   return query
 }
 
-export type PageOptions = {
+type PageOptions = {
   now: number
   limit?: number
   /** From the end of the range backwards (default), or from its start. */

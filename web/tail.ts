@@ -21,7 +21,7 @@ const TOO_MANY = 429
 /** Lines that are remembered between two cursors at most. */
 const REMEMBERED = 100_000
 
-export type TailState = 'connecting' | 'live' | 'broken' | 'refused'
+type TailState = 'connecting' | 'live' | 'broken' | 'refused'
 
 export class Tail {
   readonly state = signal<TailState>('connecting')

@@ -67,7 +67,7 @@ export function Toolbar({ onFilters }: { onFilters(): void }) {
           <button
             type="button"
             class="ghost small"
-            aria-label="Search for nothing"
+            aria-label="Clear the search"
             onClick={() => {
               typed.value = ''
               search('push')
