@@ -71,6 +71,15 @@ const kafkaLog = log.child(
   { level: settings.LOG_LEVEL === 'debug' || settings.LOG_LEVEL === 'trace' ? 'debug' : 'silent' },
 )
 
+/** Nothing is lost: what is claimed and not in the checkpoint is written by the next process. */
+function failed(error: unknown): never {
+  log.fatal(
+    { err: error, code: error instanceof ConsumerError ? error.code : undefined },
+    'the consumer could not go on',
+  )
+  process.exit(1)
+}
+
 try {
   const root = openRoot(settings.ROOT)
   const checkpoint = new Checkpoint(join(root.state, 'checkpoint'))
@@ -152,6 +161,7 @@ try {
       if (!again) await ensureTopics(admin, settings, log)
     },
     joined: (memberId) => membership.joined(memberId),
+    failed,
     landed: (times) => metrics.landed(times),
   })
   const manifests = new Manifests(checkpoint)
@@ -233,9 +243,5 @@ try {
   rows.warm().catch((error) => log.warn({ err: error }, "today's index could not be read beforehand"))
   await subscriber.start()
 } catch (error) {
-  log.fatal(
-    { err: error, code: error instanceof ConsumerError ? error.code : undefined },
-    'the consumer could not go on',
-  )
-  process.exit(1)
+  failed(error)
 }

@@ -93,6 +93,8 @@ export type SubscriberOptions = {
   connected(kafka: Kafka, admin: Admin, again: boolean): Promise<void>
   /** The group knows us by this id. */
   joined(memberId: string): void
+  /** What is in memory can't be relied on any more: the process has to end, and go on from the checkpoint. */
+  failed(error: Error): void
   /** Chunks are in their files. @param times of their first lines, ms since 1970 */
   landed(times: readonly number[]): void
 }
@@ -543,11 +545,17 @@ export class Subscriber {
     const { landing, writer } = this.#options
     const flush = () => this.#insist(round, () => writer.flush())
     let hash: number | undefined
-    for (const message of messages) {
-      // Before it is landed: its bytes are gone then.
-      if (message === messages.at(-1)) hash = recordHash(message)
-      await landing.land(partition, message, flush)
-      held.next = Number(message.offset) + 1
+    try {
+      for (const message of messages) {
+        // Before it is landed: its bytes are gone then.
+        if (message === messages.at(-1)) hash = recordHash(message)
+        await landing.land(partition, message, flush)
+        held.next = Number(message.offset) + 1
+      }
+    } catch (error) {
+      // Half of a record is in the ledger: taken up again it would be dropped as doubled. From the checkpoint on it is all done again.
+      this.#options.failed(error as Error)
+      throw error
     }
     await flush()
     this.#options.landed(landing.takeTimes())

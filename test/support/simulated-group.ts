@@ -182,6 +182,9 @@ export class Process {
       admit: () => {},
       connected: async () => {},
       joined: () => {},
+      failed: (error) => {
+        throw error
+      },
       landed: () => {},
     })
     void this.subscriber.start()
