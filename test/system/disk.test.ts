@@ -10,7 +10,8 @@ import { numberedLines, printed } from '../support/printed.ts'
 import { until } from '../support/until.ts'
 
 const DISK_BYTES = 24 * 1024 * 1024
-const LINES = 60_000
+/** More than fits into what there is to give, of all containers before. */
+const LINES = 120_000
 /** Small segments, so that there is something to give while the container runs. */
 const CACHE = { 'cache-max-size': '1m', 'cache-max-file': '2' }
 

@@ -7,6 +7,7 @@ import { listSegments, runFolder, runsFolder } from '../../driver/journal.ts'
 import { AWAITING_GO, type Container, paced } from '../support/container.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { numberedLines, type Printed, printed } from '../support/printed.ts'
+import { inSoak } from '../support/soak.ts'
 import { until } from '../support/until.ts'
 
 const PARTS = 16_384
@@ -20,7 +21,7 @@ beforeAll(async () => {
   house = await startHouse('logs')
   const container = await house.run({
     print: printed('before\nafter\n'),
-    command: ['sh', '-c', 'head -n 1 /in/stdout; sleep 32; tail -n 1 /in/stdout'],
+    command: ['sh', '-c', `head -n 1 /in/stdout; sleep ${inSoak(32, 60)}; tail -n 1 /in/stdout`],
   })
   quiet = { container, follow: logs(container, '--follow') }
 })
