@@ -10,12 +10,14 @@ import { catchingUp } from './catching-up.ts'
 import { live } from './live.ts'
 import { manyContainers } from './many-containers.ts'
 import { oneContainer } from './one-container.ts'
+import { outage } from './outage.ts'
 import { origin, type Row, tableText, write } from './report.ts'
 import { searching } from './searching.ts'
 
 const ROWS: Record<string, Row> = {
   one_container: oneContainer,
   many_containers: manyContainers,
+  outage,
   catching_up: catchingUp,
   live,
   searching,
