@@ -61,6 +61,27 @@ describe('one of three brokers', () => {
   })
 })
 
+it('leaders of its partitions are moved to other brokers: they flow again, and all lines land', async () => {
+  const before = await writing(200_000)
+  const topics = [house.topic]
+  const partitions = () =>
+    house.kafka.admin(async (admin) => (await admin.fetchTopicMetadata({ topics })).topics[0]!.partitions)
+  const led = new Map((await partitions()).map(({ partitionId, leader }) => [partitionId, leader]))
+  const partitionAssignment = [...led].map(([partition, leader]) => ({
+    partition,
+    replicas: [1, 2, 3].filter((id) => id !== leader),
+  }))
+  await house.kafka.admin((admin) =>
+    admin.alterPartitionReassignments({ topics: [{ topic: house.topic, partitionAssignment }] }),
+  )
+  await until('other brokers lead', async () =>
+    (await partitions()).every(({ partitionId, leader }) => leader > 0 && leader !== led.get(partitionId)),
+  )
+  expect(await flowsAgain(before)).toBeLessThan(FLOWS_AGAIN_SECONDS)
+  expect(await before.ended()).toBe(0)
+  await house.landed()
+})
+
 it('all brokers take connections and never answer: Docker does not notice, and all lines land afterwards', async () => {
   const before = await writing(40_000)
   const pids = await house.kafka.pids()
