@@ -434,7 +434,9 @@ export const deadLetterRow = z.object({
   time: z.string().describe('When Kafka appended it.'),
   reason: z
     .string()
-    .describe('Why it could not be decoded: `not-msgpack`, `not-json`, `unknown-version` or `invalid-chunk`.'),
+    .describe(
+      'Why it could not be decoded: `not-msgpack`, `not-json`, `not-inflated`, `unknown-version` or `invalid-chunk`.',
+    ),
   message: z.string(),
   key: z.string(),
   headers: z.record(z.string(), z.string()),
