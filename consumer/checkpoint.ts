@@ -155,7 +155,7 @@ const payload = z.object({
   partitions: z.array(z.tuple([offset, partitionState])),
   files: z.array(z.tuple([z.string(), file.nullable()])),
   runs: z.array(z.tuple([z.string(), runState.nullable()])),
-  totals: z.array(z.tuple([z.string(), totalsState])),
+  totals: z.array(z.tuple([z.string(), totalsState.nullable()])),
   index: z.array(z.tuple([z.string(), offset.nullable()])),
   floor: z.string().exactOptional(),
   appended: offset.exactOptional(),

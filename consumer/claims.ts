@@ -89,7 +89,10 @@ export function openTenure(
 ): Opening {
   const { offset, metadata } = commit
   const ours = metadata?.owner === owner
-  const { tenure, from, next } = tenureOf(owner, commit, position)
+  const claim = tenureOf(owner, commit, position)
+  const { tenure } = claim
+  const remembered = offset < 0 && intact && position?.hash !== undefined && position.next > log.low
+  const { from, next } = remembered ? { from: position.next, next: position.next } : claim
   const begin = (at: number) => ({ tenure: ours ? tenure + 1 : tenure, from: at, next: at, claimed: at })
   const told = { expired: 0, recreated: false, closes: undefined }
   if (next > log.high || (ours && !intact)) return { ...begin(log.low), ...told, recreated: true }
@@ -106,7 +109,8 @@ function tenureOf(owner: string, { offset, metadata }: Commit, position: Partiti
     return { tenure: metadata.tenure, from: metadata.from, next }
   }
   // No commit: Kafka forgot that of a group that was away for long, or the topic was recreated, and then our offsets mean
-  // other records. Reading from the beginning is right for both: the ledger drops what is written.
+  // other records. Where no hash tells which, reading from the beginning is right for both: the ledger drops what is written of
+  // all runs that it remembers.
   const next = Math.max(offset, 0)
   const tenure = Math.max(metadata?.tenure ?? 0, position?.tenure ?? 0) + 1
   return { tenure, from: next, next }

@@ -19,6 +19,7 @@ import { closeSync, constants, fdatasyncSync, mkdirSync, openSync, readSync, wri
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { decode, encode } from '@msgpack/msgpack'
+import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
 import { syncFolder } from '../wire/durable.ts'
 import type { LineFormat } from './layout.ts'
@@ -57,6 +58,8 @@ const WINDOW_BYTES = 256 * 1024
 
 /** With a block so far behind the first of its names these begin anew: whoever reads from some place on reads that much in front of it. */
 const EPOCH_BYTES = 1024 * 1024
+/** Late lines may be of any day; a few are written at a time. */
+const EPOCHS = 8
 /** Of a row: file, run, position, bytes, lines, for each source its first number and how many follow, tmin, tmax - tmin, crc. */
 const ROW_NUMBERS = 12
 
@@ -100,7 +103,8 @@ type Epoch = {
 
 export class IndexLog {
   #folder: string
-  #epochs = new Map<string, Epoch>()
+  /** Of the days that are written: one whose epoch is forgotten begins another. */
+  #epochs = new LRUCache<string, Epoch>({ max: EPOCHS })
   #lengths: Map<string, number>
   /** Rows that are not written yet, by day. */
   #rows = new Map<string, Row[]>()
@@ -146,6 +150,7 @@ export class IndexLog {
   /** Lets go of a day that is removed: no row of it comes any more. */
   forget(day: string): void {
     this.#lengths.delete(day)
+    this.#epochs.delete(day)
     for (const tell of this.#watchers) tell(day, [], 0)
   }
 

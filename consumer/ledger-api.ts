@@ -1,7 +1,7 @@
 /** The ledger as it is asked for: summed up by service, module, day or host, or run by run. */
 import type { Access } from './access.ts'
 import type { LedgerAnswer, LedgerQuery, LedgerRow, LineCount, RunRow } from './api-schema.ts'
-import { type LedgerState, lostOf, OLDER, type SourceState, type Totals } from './ledger.ts'
+import { add, type LedgerState, lostOf, OLDER, type SourceState, type Totals } from './ledger.ts'
 import type { Claimed } from './ledger-topic.ts'
 
 /** A run that has not ended and says nothing for this long is taken for one whose host died. */
@@ -45,11 +45,11 @@ export function countOf(parts: Iterable<Part>): LineCount {
     count.doubled += doubled
     for (const [reason, lines] of Object.entries(lost)) {
       if (lines === 0) continue
-      count.lost += lines
-      count.lostBy[reason] = (count.lostBy[reason] ?? 0) + lines
+      count.lost = Math.min(count.lost + lines, Number.MAX_SAFE_INTEGER)
+      add(count.lostBy, reason, lines)
     }
   }
-  count.lines = count.written + count.lost + count.claimed
+  count.lines = Math.min(count.written + count.lost + count.claimed, Number.MAX_SAFE_INTEGER)
   count.ratio = count.lines === 0 ? 0 : count.lost / count.lines
   return count
 }

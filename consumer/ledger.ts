@@ -270,7 +270,9 @@ class Entry {
   }
 
   /** Numbers that the driver gave up. Those that are missing already are so for its reason from now on. */
-  lost({ source, from, count, reason }: LostRange): void {
+  lost({ source, from, count, reason: said }: LostRange): void {
+    // The one word that can be no key.
+    const reason = said === '__proto__' ? GAP : said
     const state = this.#run.sources[source]
     const to = from + count - 1
     state.holes = state.holes.flatMap((hole) => {
@@ -358,13 +360,18 @@ class Entry {
   #trim(state: SourceState): void {
     while (state.holes.length > MAX_HOLES) {
       const { from, to, reason } = state.holes.shift()!
-      state.closed[reason] = (state.closed[reason] ?? 0) + to - from + 1
+      add(state.closed, reason, to - from + 1)
     }
   }
 }
 
-function add(lost: Record<string, number>, reason: string, lines: number): void {
-  lost[reason] = (lost[reason] ?? 0) + lines
+/**
+ * Adds to the lines of a reason. The reason is a sender's word: one that every object has by itself, such as `constructor`, is no count.
+ * Nor is the sum of two absurd numbers, which would leave the integers that a checkpoint takes.
+ */
+export function add(lost: Record<string, number>, reason: string, lines: number): void {
+  const known = Object.hasOwn(lost, reason) ? lost[reason]! : 0
+  lost[reason] = Math.min(known + lines, Number.MAX_SAFE_INTEGER)
 }
 
 /** Partitions of which Kafka has dropped records before they were read. */
@@ -388,7 +395,7 @@ export const sourceOf = (chunk: Chunk, line: number): Source => ((chunk.src[line
 /** Numbers of a source that are lost, by reason. */
 export function lostOf({ holes, closed }: SourceState): Record<string, number> {
   const lost = { ...closed }
-  for (const { from, to, reason } of holes) lost[reason] = (lost[reason] ?? 0) + to - from + 1
+  for (const { from, to, reason } of holes) add(lost, reason, to - from + 1)
   return lost
 }
 

@@ -21,6 +21,7 @@ import type {
   StatusAnswer,
   VerifyAnswer,
 } from './api-schema.ts'
+import { add } from './ledger.ts'
 
 /** An answer, and the name of the consumer that gave it. */
 export type Told<T> = { name: string; answer: T }
@@ -200,7 +201,7 @@ const readOf = ({ sources: { stdout, stderr } }: RunRow): number =>
 function addCounts(counts: readonly LineCount[]): LineCount {
   const lostBy: Record<string, number> = {}
   for (const { lostBy: by } of counts) {
-    for (const [reason, lines] of Object.entries(by)) lostBy[reason] = (lostBy[reason] ?? 0) + lines
+    for (const [reason, lines] of Object.entries(by)) add(lostBy, reason, lines)
   }
   const lines = sum(counts.map(({ lines }) => lines))
   const lost = sum(counts.map(({ lost }) => lost))

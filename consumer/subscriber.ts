@@ -110,6 +110,8 @@ export class Subscriber {
   #positions: Map<number, PartitionState>
   #hands: Hand[] = []
   #round: Promise<void> | undefined
+  /** How many want to have a turn between two rounds: under a backlog there would never be one by itself. */
+  #waiting = 0
   #claimedAt = Number.NEGATIVE_INFINITY
   /** Partitions that were written since the last checkpoint. */
   #changed = new Set<number>()
@@ -455,6 +457,7 @@ export class Subscriber {
 
   /** Whether there is something to do that may be done now. */
   get #due(): boolean {
+    if (this.#waiting > 0) return false
     return this.#checkpointDue || (this.#hands.length > 0 && this.#pause === undefined)
   }
 
@@ -476,7 +479,9 @@ export class Subscriber {
 
   /** Runs `work` when no round is under way, and keeps rounds away meanwhile. */
   async #inRound(work: () => Promise<void>): Promise<void> {
-    while (this.#round) await this.#round
+    this.#waiting++
+    while (this.#round) await this.#round.catch(() => {})
+    this.#waiting--
     this.#round = work()
     try {
       await this.#round

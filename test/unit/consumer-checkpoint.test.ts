@@ -2,6 +2,8 @@ import { appendFileSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Checkpoint, type Delta, newFile, type State } from '../../consumer/checkpoint.ts'
+import { Ledger } from '../../consumer/ledger.ts'
+import { chunkOf } from '../support/chunk.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
 const run = (high: number): Delta['runs'][0] => [
@@ -75,6 +77,8 @@ describe('the checkpoint', () => {
       runs: [['gone', run(9)[1]]],
     })
     checkpoint.append({ partitions: [], files: [['old.log', undefined]], runs: [['gone', undefined]] })
+    checkpoint.append({ totals: [['old', totals(9)[1]]] })
+    checkpoint.append({ totals: [['old', undefined]] })
     checkpoint.close()
     const { partitions, files, runs } = reread(path)
     expect([...partitions]).toEqual(delta(1).partitions)
@@ -132,6 +136,25 @@ describe('the checkpoint', () => {
     expect(() => new Checkpoint(path)).toThrow(message)
     expect(readFileSync(path, 'utf8')).toBe(content)
   })
+
+  it.each(['constructor', '__proto__', 'toString'])(
+    'is read again, with all counted, where a sender gives up absurd numbers for the reason %s',
+    (reason) => {
+      using folder = temporaryFolder()
+      const path = join(folder.path, 'checkpoint')
+      const ledger = new Ledger()
+      const most = Number.MAX_SAFE_INTEGER - 1
+      const lost = (['stdout', 'stderr'] as const).map((source) => ({ source, from: 1, count: most, reason }))
+      const names = { service: 's', module: 'm', host: 'h', container: { id: 'c', name: 'n', image: 'i' }, attrs: {} }
+      const chunk = chunkOf({ run: '00'.repeat(16), ...names, first: [1, 1], lines: [], lost })
+      ledger.enter(chunk, '2026-11-23', 0)
+      const checkpoint = new Checkpoint(path)
+      checkpoint.append(ledger.takeChanges())
+      checkpoint.close()
+      const [found] = reread(path).totals.values()
+      expect(Object.values(found!.lost)).toEqual([Number.MAX_SAFE_INTEGER])
+    },
+  )
 
   it('does not grow with the number of entries', () => {
     using folder = temporaryFolder()

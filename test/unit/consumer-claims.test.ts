@@ -50,6 +50,12 @@ describe('a partition that was just assigned', () => {
       { tenure: 6, from: 10, next: 10, ...fine },
     ],
     [
+      'Kafka forgot the commit, and the topic is the one that was read',
+      { offset: -1, metadata: undefined },
+      { next: 60, tenure: 5, hash: 1 },
+      { tenure: 6, from: 60, next: 60, ...fine },
+    ],
+    [
       'records expired before they were read',
       commit(4, US, 3, 2),
       { next: 4, tenure: 3 },
