@@ -518,6 +518,8 @@ describe('how it looks', () => {
       await page.getByRole('dialog').waitFor()
       expect(await axe(page)).toEqual([])
       await page.keyboard.press('Escape')
+      // The browser tells the page a moment later, and until then keys are the dialog's.
+      await page.getByRole('dialog').waitFor({ state: 'detached' })
     }
     await page.getByRole('button', { name: 'How it looks' }).click()
     expect(await axe(page)).toEqual([])
