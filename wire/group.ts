@@ -275,7 +275,7 @@ export class Group {
   async #join(client: Client): Promise<void> {
     const { consumer, admin } = client
     const { topic } = this.#options
-    const { GROUP_JOIN, HEARTBEAT, FETCH_START, FETCH, CRASH, REQUEST_TIMEOUT } = consumer.events
+    const { GROUP_JOIN, HEARTBEAT, FETCH_START, FETCH, END_BATCH_PROCESS, CRASH, REQUEST_TIMEOUT } = consumer.events
     const hear = () => {
       client.heard = this.#clock.now()
     }
@@ -285,6 +285,14 @@ export class Group {
       hear()
     })
     consumer.on(HEARTBEAT, hear)
+    consumer.on(END_BATCH_PROCESS, ({ payload: { topic: of, partition, batchSize, lastOffset } }) => {
+      // What holds nothing but control records, or what was aborted, kafkajs deals with and tells no handler. What a handler had is
+      // told here too, whether it is dealt with or not.
+      const position = client.positions.get(partition)
+      if (of !== topic || batchSize > 0 || !position) return
+      position.next = Math.max(position.next, Number(lastOffset) + 1)
+      position.since = this.#clock.now()
+    })
     consumer.on(CRASH, ({ payload }) => client.end.abort(payload.error))
     consumer.on(REQUEST_TIMEOUT, ({ payload: { broker, apiName } }) =>
       client.end.abort(new Error(`broker ${broker} did not answer ${apiName} within ${client.still} ms`)),
