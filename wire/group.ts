@@ -181,8 +181,24 @@ export class Group {
   }
 
   /** Records of a partition, apart from what the group reads: those from offset `from` up to and without `to`. */
-  read(partition: number, from: number, to: number, topic = this.#options.topic): AsyncGenerator<KafkaMessage[]> {
-    return this.#present().reader.read(topic, partition, from, to)
+  async *read(
+    partition: number,
+    from: number,
+    to: number,
+    topic = this.#options.topic,
+  ): AsyncGenerator<KafkaMessage[]> {
+    const client = this.#present()
+    const { reader, kafka } = client
+    try {
+      yield* reader.read(topic, partition, from, to, (work) => this.#bounded(client, work))
+    } catch (error) {
+      // Whoever tries again does so over connections of which nothing is waited for.
+      if (client.reader === reader) {
+        client.reader = new PartitionReader(kafka)
+        reader.close().catch(() => {})
+      }
+      throw error
+    }
   }
 
   /** Goes on with what was assigned. @param starts offset of the next record, by partition */

@@ -22,15 +22,22 @@ export class PartitionReader {
 
   /**
    * The records of a partition from offset `from` up to and without `to`, as many at a time as one fetch brings.
+   * @param bounded settles as what it is given does, or rejects once that has taken too long
    * @throws Error where Kafka can't be asked, or does not hold them
    */
-  async *read(topic: string, partition: number, from: number, to: number): AsyncGenerator<KafkaMessage[]> {
+  async *read(
+    topic: string,
+    partition: number,
+    from: number,
+    to: number,
+    bounded: <T>(work: Promise<T>) => Promise<T>,
+  ): AsyncGenerator<KafkaMessage[]> {
     if (from >= to) return
-    await this.#cluster.connect()
-    await this.#cluster.addTargetTopic(topic)
-    await this.#cluster.refreshMetadata()
+    await bounded(this.#cluster.connect())
+    await bounded(this.#cluster.addTargetTopic(topic))
+    await bounded(this.#cluster.refreshMetadata())
     for (let next = from, empty = 0; next < to; ) {
-      const batch = await this.#fetch(topic, partition, next)
+      const batch = await bounded(this.#fetch(topic, partition, next))
       if (batch.rawMessages.length === 0) {
         if (++empty === EMPTY_ANSWERS)
           throw new Error(`Kafka has no record ${next} of partition ${partition} of ${topic}`)
