@@ -18,6 +18,7 @@ import type { Logger } from 'pino'
 import { z } from 'zod'
 import { type Clock, realClock } from '../wire/clock.ts'
 import type { Extent } from '../wire/group.ts'
+import { within } from '../wire/within.ts'
 import { runState, type State, totalsState } from './checkpoint.ts'
 import type { ClosedTenure } from './claims.ts'
 import type { LedgerChanges, RunState, Totals } from './ledger.ts'
@@ -25,6 +26,8 @@ import type { LedgerChanges, RunState, Totals } from './ledger.ts'
 /** Runs are sent at least this far apart, and so much further for each that was sent, ms: a successor reads again what is newer. */
 const PUBLISH_MS = 5_000
 const PUBLISH_MS_PER_RUN = 5
+/** So long is waited until Kafka has stored a tenure, ms: whoever takes a partition up says then that it can't, and tries again. */
+const STORE_MS = 15_000
 /** A send of more would hold up the rest: bytes. */
 const SEND_BYTES = 256 * 1024
 
@@ -141,7 +144,7 @@ export class LedgerTopic {
   /** Stores a tenure that is over. */
   async close({ partition, tenure, to, ...value }: Claimed): Promise<void> {
     const key = this.#key('tenure', partition, tenure, to)
-    await this.#options.log.append(0, [{ key, value: JSON.stringify(value satisfies z.infer<typeof closedValue>) }])
+    await this.#store([{ key, value: JSON.stringify(value satisfies z.infer<typeof closedValue>) }])
     this.#closed.set(key, { partition, tenure, to, ...value })
   }
 
@@ -151,11 +154,16 @@ export class LedgerTopic {
       of.partition === partition && of.tenure === tenure ? [key] : [],
     )
     if (keys.length === 0) return
-    await this.#options.log.append(
-      0,
-      keys.map((key) => ({ key, value: null })),
-    )
+    await this.#store(keys.map((key) => ({ key, value: null })))
     for (const key of keys) this.#closed.delete(key)
+  }
+
+  /**
+   * Given up, it may be stored late, as what another root stores may. Of runs that can't be: an earlier one would come to stand for a
+   * later one, so `#send` waits for as long as it takes.
+   */
+  #store(rows: Row[]): Promise<void> {
+    return within(STORE_MS, this.#options.log.append(0, rows), this.#stopped.signal)
   }
 
   /**
