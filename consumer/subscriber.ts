@@ -251,6 +251,7 @@ export class Subscriber {
     const generation = ++this.#generation
     this.#held = new Map()
     this.#opened = false
+    this.#troubles.set('kafka', 'finding out where the partitions go on')
     this.#assigning = this.#assigning.then(() => this.#takeUp(partitions, generation))
   }
 
