@@ -6,8 +6,9 @@
  *   on puts the same bytes at the same places, and whoever follows the file sees each line once.
  * - One partition writes a file. The plain name belongs to the first partition that wrote it, and that is durable before its
  *   first byte; any other partition's file carries `.p<N>`.
- * - A file that is shorter than what we wrote, that was there before we were, or that is sealed, is left alone: we go on in a new
- *   segment `.<k>`.
+ * - A file that is shorter than what we wrote, that is not the one that we hold open, that was there before we were, or that is
+ *   sealed, is left alone: we go on in a new segment `.<k>`. The path is looked at before a file's first line after a checkpoint, and
+ *   with the next checkpoint.
  * - Everything below the root is reached without following a link.
  */
 import { closeSync, constants, fdatasyncSync, fstatSync, lstatSync, mkdirSync, openSync, writevSync } from 'node:fs'
@@ -28,7 +29,7 @@ const SYNC_ONE_BY_ONE = 16
 const IOV_MAX = 1024
 
 /** `apart`: on another file system than the root. */
-type OpenFile = { fd: number; dirty: boolean; apart: boolean }
+type OpenFile = { fd: number; ino: number; dirty: boolean; apart: boolean }
 
 /** What waits to be written to one file: where the first byte goes, and the pieces in the buffer. */
 type Waiting = { file: string; position: number; pieces: Uint8Array[] }
@@ -195,18 +196,30 @@ export class Writer {
    * @returns the files that have changed since the last call
    */
   sync(): [string, FileState][] {
-    const dirty = [...this.#leaving, ...Array.from(this.#open.values()).filter((file) => file.dirty)]
+    const written = Array.from(this.#open.entries()).filter(([, file]) => file.dirty)
+    const dirty = [...this.#leaving, ...written.map(([, file]) => file)]
     const many = this.#closedDirty || dirty.length + this.#newFolders.size > SYNC_ONE_BY_ONE
     if (many) syncFileSystem(this.#root)
     for (const file of dirty) if (!many || file.apart) fdatasyncSync(file.fd)
     if (!many) for (const folder of this.#newFolders) syncFolder(folder)
     for (const file of dirty) file.dirty = false
+    for (const [path] of written) if (!this.#intact(path)) this.#leave(path)
     for (const file of this.#leaving.splice(0)) closeSync(file.fd)
     this.#newFolders.clear()
     this.#closedDirty = false
     const changed = Array.from(this.#changed, (path): [string, FileState] => [path, { ...this.#files.get(path)! }])
     this.#changed.clear()
     return changed
+  }
+
+  /** Ends the writing of a file that is not as we wrote it. Sealed, for after a restart nothing tells that it was replaced. */
+  #leave(file: string): void {
+    const state = this.#files.get(file)!
+    state.sealed = true
+    this.#changed.add(file)
+    this.#open.delete(file)
+    const key = `${state.partition} ${stemOf(file)!.plain}`
+    if (this.#current.get(key) === file) this.#current.delete(key)
   }
 
   close(): void {
@@ -237,19 +250,23 @@ export class Writer {
   #fileFor(folder: string, day: string, partition: number): string {
     const key = `${partition} ${folder}/${day}`
     const current = this.#current.get(key)
-    if (current !== undefined && (this.#open.has(current) || this.#intact(current))) return current
+    if (current !== undefined) {
+      if (this.#open.peek(current)?.dirty || this.#intact(current)) return current
+      this.#leave(current)
+    }
     return this.#newFile(folder, day, partition)
   }
 
-  /** Whether a file holds at least what we wrote to it. */
+  /** Whether a file is the one that we wrote, and holds at least that. */
   #intact(file: string): boolean {
     if (this.#waiting.has(file)) return true
     const { length } = this.#files.get(file)!
     const stat = lstatSync(join(this.#options.root, file), { throwIfNoEntry: false })
-    if (stat ? stat.isFile() && stat.size >= length : length === 0) return true
+    const ino = this.#open.peek(file)?.ino ?? stat?.ino
+    if (stat ? stat.isFile() && stat.size >= length && stat.ino === ino : length === 0) return true
     this.#options.log.error(
       { code: 'FILE_TAMPERED', file, written: length, found: stat?.size ?? 'nothing' },
-      'a file is shorter than what was written to it: somebody truncated, replaced or removed it. Its lines are gone; new ones go to a new segment',
+      'a file is not the one that was written, or shorter: somebody truncated, replaced or removed it. What is missing of its lines is gone; new ones go to a new segment',
     )
     return false
   }
@@ -310,7 +327,7 @@ export class Writer {
       closeSync(fd)
       throw new ConsumerError('ROOT_REFUSED', `${path} is no file; move it away`)
     }
-    const open: OpenFile = { fd, dirty: false, apart: stat.dev !== this.#device }
+    const open: OpenFile = { fd, ino: stat.ino, dirty: false, apart: stat.dev !== this.#device }
     this.#open.set(file, open)
     return open
   }

@@ -1,4 +1,14 @@
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -105,6 +115,56 @@ describe('landing', () => {
     tamper(join(root.path, 's/m/2026-11-23.log'))
     await landAll(root.path, topic)
     expect(filesOf(root.path)['s/m/2026-11-23.1.log']).toMatch(/^\S+ c1 4 \.+\n$/)
+  })
+
+  const tamperings: [string, (path: string) => void][] = [
+    ['cut short', (path) => truncateSync(path, 10)],
+    ['removed', (path) => rmSync(path)],
+    // As an editor does it, and `sed -i`.
+    [
+      'replaced by one as long',
+      (path) => {
+        copyFileSync(path, `${path}~`)
+        renameSync(`${path}~`, path)
+      },
+    ],
+  ]
+  // It shows with the next line after a checkpoint, or with the checkpoint that covers what was written before.
+  it.each(tamperings.flatMap(([how, tamper]) => (['after', 'before'] as const).map((when) => ({ how, tamper, when }))))(
+    'a file that somebody has $how while it is open, $when a checkpoint: new lines go to a new segment',
+    async (of) => {
+      using root = temporaryFolder()
+      const topic = topicOf([1, 4, 5].map((first) => ({ partition: 0, module: 'm', run: 1, first, count: 3 })))
+      const life = new Life(root.path)
+      await life.land(topic[0]!)
+      life.writer.flush()
+      if (of.when === 'after') life.save()
+      of.tamper(join(root.path, 's/m/2026-11-23.log'))
+      if (of.when === 'before') life.save()
+      await life.land(topic[1]!)
+      life.save()
+      life.end()
+      const left = filesOf(root.path)['s/m/2026-11-23.log']
+      await landAll(root.path, topic)
+      const files = filesOf(root.path)
+      expect(files['s/m/2026-11-23.1.log']?.match(/c1 \d+/g)).toEqual(['c1 4', 'c1 5', 'c1 6', 'c1 7'])
+      expect(files['s/m/2026-11-23.log']).toBe(left)
+    },
+  )
+
+  it('a file that was replaced is not written to after a restart either', async () => {
+    using root = temporaryFolder()
+    const topic = topicOf([1, 4].map((first) => ({ partition: 0, module: 'm', run: 1, first, count: 3 })))
+    const path = join(root.path, 's/m/2026-11-23.log')
+    const life = new Life(root.path)
+    await life.land(topic[0]!)
+    life.writer.flush()
+    copyFileSync(path, `${path}~`)
+    renameSync(`${path}~`, path)
+    life.save()
+    life.end()
+    await landAll(root.path, topic)
+    expect(filesOf(root.path)['s/m/2026-11-23.1.log']?.match(/c1 \d+/g)).toEqual(['c1 4', 'c1 5', 'c1 6'])
   })
 
   it('a file that was there before us is left as it is', async () => {
