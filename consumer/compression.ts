@@ -9,8 +9,8 @@
  *   5. the folder is synced, the name aside removed, and with its next entry the checkpoint forgets that there was one
  *
  * Invariants
- * - A start finds by `packed.aside` what a kill between 3 and 5 left, and finishes it before anything else runs. What lies aside
- *   without that is discarded, and the plain file still holds all.
+ * - A start finds by `packed.aside` what a kill between 3 and 5 left, and finishes it before anything else runs; a pass finds so what
+ *   a disk that took nothing left. What lies aside without that is discarded, and the plain file still holds all.
  * - Each line can be read at every moment. Between the two calls of step 4, some microseconds, both files have their names, so a glob such
  *   as `*.log*` that is expanded just then finds the lines twice: no call of the kernel swaps two names of different content. In the other
  *   order it would find them nowhere. A reader that has the name of the plain file and opens it only after that is told that it is gone.
@@ -66,16 +66,16 @@ export class Compression {
   constructor(options: CompressionOptions) {
     this.#options = options
     this.#aside = join(options.state, 'compressing')
-    const { disk, checkpoint } = options
+    const { disk } = options
     disk.makeFolder(this.#aside)
-    const begun = [...checkpoint.state.files].filter(([, { packed }]) => packed?.aside !== undefined)
-    for (const [file, state] of begun) this.#recover(file, state)
+    this.#recoverAll()
     for (const name of disk.list(this.#aside)) disk.discard(join(this.#aside, name))
   }
 
   /** Compresses what is due, a file after the other. @param stop ends it, and leaves the file in hand as it is */
   async run(stop: AbortSignal): Promise<void> {
     const { compressor } = this.#options
+    this.#recoverAll()
     const close = () => compressor.close()
     stop.addEventListener('abort', close)
     try {
@@ -188,13 +188,26 @@ export class Compression {
     this.#finished.clear()
   }
 
-  /** Goes on where a kill has stopped `#replace`. */
+  #recoverAll(): void {
+    const begun = [...this.#options.checkpoint.state.files].filter(([, { packed }]) => packed?.aside !== undefined)
+    for (const [file, state] of begun) this.#recover(file, state)
+  }
+
+  /** Goes on where a kill or an error has stopped `#replace`. */
   #recover(file: string, state: FileState): void {
     const { root, disk, checkpoint, log } = this.#options
     const aside = disk.look(join(this.#aside, state.packed!.aside!))
     const target = join(root, storedAt(file, state))
+    const { packed: _, ...plain } = state
     if (aside && disk.look(join(target, '..')) && !disk.look(target)) {
-      disk.link(join(this.#aside, state.packed!.aside!), target)
+      try {
+        disk.link(join(this.#aside, state.packed!.aside!), target)
+      } catch (error) {
+        if (!disk.look(join(root, file))) throw error
+        // Readers go by the checkpoint: until the disk takes a name it has to send them to the plain file, which holds all.
+        checkpoint.append({ files: [[file, plain]] })
+        return
+      }
     }
     const there = disk.look(target)
     // Without the name aside it is ours: that goes last.
@@ -205,7 +218,6 @@ export class Compression {
       this.#forgetAsides()
       return
     }
-    const { packed: _, ...plain } = state
     checkpoint.append({ files: [[file, plain]] })
     log.warn({ code: 'FILE_TAMPERED', file }, 'somebody removed or replaced a file that is just being compressed')
   }

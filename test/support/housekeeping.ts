@@ -7,7 +7,7 @@ import { Calendar } from '../../consumer/calendar.ts'
 import { compress } from '../../consumer/compress.ts'
 import { Compression } from '../../consumer/compression.ts'
 import { Days } from '../../consumer/days.ts'
-import { disk } from '../../consumer/disk.ts'
+import { type Disk, disk } from '../../consumer/disk.ts'
 import { Manifests } from '../../consumer/manifests.ts'
 import { Retention } from '../../consumer/retention.ts'
 import { Life } from './landing.ts'
@@ -46,6 +46,8 @@ export class Steps {
 }
 
 export type KeepingOptions = {
+  /** In place of the real one. */
+  on?: Disk
   steps?: Steps
   /** ms since 1970. */
   now: number
@@ -63,7 +65,7 @@ export class Keeping {
   readonly manifests: Manifests
 
   constructor(root: string, options: KeepingOptions) {
-    const { steps = new Steps(), now, as = 'zst', keepDays = 7, keepBytes, after = 0 } = options
+    const { steps = new Steps(), on = disk, now, as = 'zst', keepDays = 7, keepBytes, after = 0 } = options
     this.life = new Life(root)
     const { checkpoint, landing, writer, index, layout, ledger } = this.life
     this.manifests = new Manifests(checkpoint)
@@ -71,7 +73,7 @@ export class Keeping {
     const calendar = new Calendar(new Days('UTC'), () => landing.newest, checkpoint.state.appended, clocks)
     const shared = {
       root,
-      disk: steps.of(disk),
+      disk: steps.of(on),
       checkpoint: {
         state: checkpoint.state,
         append: (changes: Parameters<typeof checkpoint.append>[0]) => {

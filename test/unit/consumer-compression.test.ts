@@ -12,6 +12,7 @@ import {
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { ANYBODY } from '../../consumer/access.ts'
+import { disk } from '../../consumer/disk.ts'
 import { FileReader } from '../../consumer/file-reader.ts'
 import { verify } from '../../consumer/verify.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -161,6 +162,54 @@ describe('compression', () => {
     await keeping.pass()
     expect(readFileSync(join(root.path, FILE))).toEqual(before)
     expect(keeping.compression.compressed).toMatchObject({ files: 2, failed: 1 })
+    expect(await problemsOf(root.path, keeping)).toEqual([])
+    keeping.life.end()
+  })
+
+  it.each(['ENOSPC', 'EIO'])(
+    'refused the new name with %s: the checkpoint tells of the plain file again',
+    async (code) => {
+      using root = temporaryFolder()
+      await landAll(root.path, topic)
+      const before = textsOf(root.path)
+      const refuse = () => {
+        throw Object.assign(new Error(code), { code })
+      }
+      const keeping = new Keeping(root.path, { now: NEXT, on: { ...disk, link: refuse } })
+      await keeping.pass()
+      expect(textsOf(root.path)).toEqual(before)
+      expect(await problemsOf(root.path, keeping)).toEqual([])
+      expect(keeping.compression.compressed).toMatchObject({ files: 0, failed: 3 })
+      keeping.life.end()
+      const next = new Keeping(root.path, { now: NEXT })
+      await next.pass()
+      expect(next.compression.compressed).toMatchObject({ files: 3, failed: 0 })
+      expect(await problemsOf(root.path, next)).toEqual([])
+      next.life.end()
+    },
+  )
+
+  it('refused the new name, and then the checkpoint as well: the next pass finishes it', async () => {
+    using root = temporaryFolder()
+    await landAll(root.path, topic)
+    const lines = linesOf(textsOf(root.path)).length
+    const refuse = () => {
+      throw Object.assign(new Error('full'), { code: 'ENOSPC' })
+    }
+    const full = { ...disk }
+    const keeping = new Keeping(root.path, { now: NEXT, on: full })
+    const { checkpoint } = keeping.life
+    const append = checkpoint.append.bind(checkpoint)
+    full.link = () => {
+      checkpoint.append = refuse
+      refuse()
+    }
+    await expect(keeping.pass()).rejects.toThrow('full')
+    checkpoint.append = append
+    full.link = disk.link
+    await keeping.pass()
+    expect(Object.keys(textsOf(root.path)).filter((path) => !path.endsWith('.zst'))).toEqual(['s/m/2026-11-24.log'])
+    expect(linesOf(textsOf(root.path))).toHaveLength(lines)
     expect(await problemsOf(root.path, keeping)).toEqual([])
     keeping.life.end()
   })
