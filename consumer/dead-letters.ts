@@ -84,7 +84,7 @@ export class DeadLetters {
     this.#droppedPath = join(state, 'dropped.json')
     this.#max = max
     this.#log = log
-    this.#dropped = new Map(readDropped(this.#droppedPath).map((of) => [of.partition, of]))
+    this.#dropped = new Map(readDropped(this.#droppedPath, log).map((of) => [of.partition, of]))
     mkdirSync(this.#folder, { recursive: true })
     const files = readdirSync(this.#folder)
     for (const name of files.filter((file) => file.endsWith('.json')).map((file) => file.slice(0, -5))) {
@@ -118,7 +118,7 @@ export class DeadLetters {
   }
 
   /**
-   * Keeps a record, durable when this returns, or counts it where there is no room.
+   * Keeps a record, durable when this returns, or counts it where there is no room. Called again after it threw it does so once.
    * @throws Error of the file system
    */
   keep(refused: Refused): void {
@@ -212,9 +212,12 @@ export class DeadLetters {
     const known = this.#dropped.get(partition) ?? { partition, records: 0, bytes: 0, from: offset, to: -1 }
     // A second time, after a kill.
     if (offset <= known.to) return
-    this.#dropped.set(partition, { ...known, records: known.records + 1, bytes: known.bytes + bytes, to: offset })
+    const dropped = new Map(this.#dropped)
+    dropped.set(partition, { ...known, records: known.records + 1, bytes: known.bytes + bytes, to: offset })
+    // Counted once it is written: a disk that refuses it is asked again.
+    replaceFile(this.#droppedPath, Buffer.from(JSON.stringify([...dropped.values()])), true)
+    this.#dropped = dropped
     this.counts.dropped++
-    replaceFile(this.#droppedPath, Buffer.from(JSON.stringify(this.dropped)), false)
   }
 
   #count(name: string, size: number): void {
@@ -230,11 +233,16 @@ export class DeadLetters {
   }
 }
 
-function readDropped(path: string): Dropped[] {
+function readDropped(path: string, log: Logger): Dropped[] {
   try {
     return z.array(dropped).parse(JSON.parse(readFileSync(path, 'utf8')))
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw error
+    if (error instanceof SyntaxError || error instanceof z.ZodError) {
+      log.warn(
+        { code: 'FILE_TAMPERED', file: path },
+        'the count of records that were not kept as dead letters can not be read; it begins anew, and no line depends on it',
+      )
+    } else if (codeOf(error) !== 'ENOENT') throw error
     return []
   }
 }

@@ -19,6 +19,9 @@ import type { Writer } from './writer.ts'
 /** What has landed since the daemon started. */
 export type Counts = { records: number; lines: number; doubled: number; misdated: number; undecodable: number }
 
+/** Does work until it does not throw. */
+export type Insist = (work: () => void) => Promise<void>
+
 export type LandingOptions = {
   topic: string
   letters: Pick<DeadLetters, 'keep'>
@@ -56,22 +59,24 @@ export class Landing {
 
   /**
    * Hands a record's lines to the writer.
-   * @param flush makes room in the writer; called when the record's lines do not fit any more
+   * @param insist does what the disk may refuse, until it does not: flush the writer, when the record's lines do not fit any more, and
+   * keep a dead letter
    */
-  async land(partition: number, message: FetchedRecord, flush: () => Promise<void>): Promise<void> {
-    await this.#land(partition, message, flush)
+  async land(partition: number, message: FetchedRecord, insist: Insist): Promise<void> {
+    await this.#land(partition, message, insist)
     // All that was taken of it has been copied by now.
     message.release?.()
   }
 
-  async #land(partition: number, message: FetchedRecord, flush: () => Promise<void>): Promise<void> {
+  async #land(partition: number, message: FetchedRecord, insist: Insist): Promise<void> {
     this.counts.records++
     let chunk: Chunk
     try {
       chunk = decodeRecord(message)
     } catch (error) {
-      if (error instanceof ChunkError) this.#refuse(partition, message, error.reason, error)
-      else if (error instanceof InflateError) this.#refuse(partition, compressed(message, error), 'not-inflated', error)
+      const refuse = (of: KafkaMessage, reason: string) => this.#refuse(partition, of, reason, error as Error, insist)
+      if (error instanceof ChunkError) await refuse(message, error.reason)
+      else if (error instanceof InflateError) await refuse(compressed(message, error), 'not-inflated')
       else throw error
       return
     }
@@ -85,7 +90,7 @@ export class Landing {
     const { service, module, host } = chunk
     const names = { service, module, host, container: chunk.container.name, format: this.#layout.format }
     for (const { day, bytes, ...said } of extents) {
-      if (!this.#writer.fits(bytes.length)) await flush()
+      if (!this.#writer.fits(bytes.length)) await insist(() => this.#writer.flush())
       const place = this.#writer.write(service, module, day, partition, bytes, said)
       this.#index.add(day, { ...place, ...said, run, names }, bytes)
       this.#hub?.take(stretchOf({ ...place, ...said, bytes: bytes.length }, names), bytes)
@@ -121,9 +126,10 @@ export class Landing {
     return this.#times.splice(0)
   }
 
-  #refuse(partition: number, message: KafkaMessage, reason: string, { message: why }: Error): void {
+  async #refuse(partition: number, message: KafkaMessage, reason: string, error: Error, insist: Insist): Promise<void> {
     this.counts.undecodable++
-    this.#letters.keep({ topic: this.#topic, partition, message, reason, text: why })
+    const refused = { topic: this.#topic, partition, message, reason, text: error.message }
+    await insist(() => this.#letters.keep(refused))
   }
 }
 

@@ -549,13 +549,13 @@ export class Subscriber {
   /** Writes what is claimed. It is ours to finish even if the group moves on meanwhile: a successor starts behind it. */
   async #land(partition: number, held: Held, messages: KafkaMessage[], round: Round): Promise<void> {
     const { landing, writer } = this.#options
-    const flush = () => this.#insist(round, () => writer.flush())
+    const insist = (work: () => void) => this.#insist(round, work)
     let hash: number | undefined
     try {
       for (const message of messages) {
         // Before it is landed: its bytes are gone then.
         if (message === messages.at(-1)) hash = recordHash(message)
-        await landing.land(partition, message, flush)
+        await landing.land(partition, message, insist)
         held.next = Number(message.offset) + 1
       }
     } catch (error) {
@@ -563,7 +563,7 @@ export class Subscriber {
       this.#options.failed(error as Error)
       throw error
     }
-    await flush()
+    await insist(() => writer.flush())
     this.#options.landed(landing.takeTimes())
     const { next, tenure } = held
     this.#move(partition, {

@@ -136,7 +136,7 @@ export class Life {
   }
 
   async land({ partition, message }: Stored): Promise<void> {
-    await this.landing.land(partition, message, async () => this.writer.flush())
+    await this.landing.land(partition, message, async (work) => work())
     this.#changed.set(partition, { next: Number(message.offset) + 1, tenure: 1 })
   }
 

@@ -1,5 +1,5 @@
 /** Records that can't be decoded: kept up to a limit, told, and replayed. */
-import { readdirSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import pino from 'pino'
 import { describe, expect, it } from 'vitest'
@@ -58,6 +58,43 @@ describe('dead letters', () => {
     await again.land(garbage(5))
     expect(again.letters.names).toEqual(['t-0-1', 't-0-5'])
     again.end()
+  })
+
+  it('on a disk that refuses them are tried again, kept or counted once', async () => {
+    using root = temporaryFolder()
+    const state = join(root.path, '.tallyman')
+    const life = new Life(root.path, 4, 'text', undefined, LETTER_BYTES)
+    // A folder in a file's place: what is written there is refused.
+    const blockers = [join(state, 'dead-letters/t-0-0.value'), join(state, 'dropped.json.new')]
+    for (const blocker of blockers) mkdirSync(blocker)
+    const refused: string[] = []
+    const insist = async (work: () => void) => {
+      try {
+        work()
+      } catch (error) {
+        refused.push((error as NodeJS.ErrnoException).code!)
+        rmdirSync(blockers.shift()!)
+        work()
+      }
+    }
+    for (const { partition, message } of [garbage(0), garbage(1)]) await life.landing.land(partition, message, insist)
+    expect(refused).toEqual(['EISDIR', 'EISDIR'])
+    expect(life.letters.names).toEqual(['t-0-0'])
+    expect(life.letters.dropped).toEqual([{ partition: 0, records: 1, bytes: 9, from: 1, to: 1 }])
+    expect(life.letters.counts.dropped).toBe(1)
+    life.end()
+    const again = new Life(root.path, 4, 'text', undefined, LETTER_BYTES)
+    expect(again.letters.dropped).toEqual(life.letters.dropped)
+    again.end()
+  })
+
+  it.each(['', '\0\0\0\0', '{"partition":0}'])('whose count reads %j are counted anew', (text) => {
+    using root = temporaryFolder()
+    writeFileSync(join(root.path, 'dropped.json'), text)
+    const warnings: unknown[] = []
+    const log = pino({ level: 'warn' }, { write: (line) => void warnings.push(JSON.parse(line)) })
+    expect(new DeadLetters({ state: root.path, max: 1, log }).dropped).toEqual([])
+    expect(warnings).toEqual([expect.objectContaining({ file: join(root.path, 'dropped.json') })])
   })
 
   it('that are replayed land once and take the hole back, killed in between or not', async () => {

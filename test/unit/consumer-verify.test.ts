@@ -53,7 +53,7 @@ async function rootWith(
     }
     const value = Buffer.from(new ChunkEncoder().encode(chunkOf(meaning)))
     const message = { key: null, value, timestamp: String(NOON), attributes: 0, offset: String(offset), headers: {} }
-    await landing.land(0, message, async () => writer.flush())
+    await landing.land(0, message, async (work) => work())
     // Each chunk in a checkpoint of its own, so that rows do not join.
     writer.flush()
     checkpoint.append({ ...ledger.takeChanges(), files: writer.sync(), index: index.sync() })
