@@ -52,4 +52,11 @@ describe('a filter', () => {
   it.each(['(', 'a**', '(?=x)', '[', '\\'])('of %j, which is no regular expression of RE2, is refused', (pattern) => {
     expect(() => textFilter({ include: [], exclude: [pattern], ignoreCase: false })).toThrow(/is not understood/)
   })
+
+  it('takes linear time to mark a line with a pattern that matches nothing at each of its places', () => {
+    const filter = textFilter({ include: ['(a.*b)?'], exclude: [], ignoreCase: false })!
+    const began = process.cpuUsage()
+    expect(filter.spans('a'.repeat(20_000))).toEqual([])
+    expect(process.cpuUsage(began).user).toBeLessThan(5_000_000)
+  })
 })
