@@ -162,3 +162,9 @@ describe('colours', () => {
     expect(useColours(when, stream, env)).toBe(expected)
   })
 })
+
+it.each(['\x1b]', '\x9d', '\x90x', '\x98\x9e'])('a line of many %j that never end takes linear time', (introducer) => {
+  const began = process.cpuUsage()
+  expect(shown(`${introducer.repeat(300_000)}\n`)).not.toContain(introducer[0])
+  expect(process.cpuUsage(began).user).toBeLessThan(5_000_000)
+})
