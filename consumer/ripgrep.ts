@@ -11,7 +11,9 @@ import { once } from 'node:events'
 import type { Readable } from 'node:stream'
 import { ConsumerError } from './errors.ts'
 
-const ALWAYS = ['--json', '--no-config', '--no-ignore', '--hidden', '--text', '--encoding=none']
+/** rg's own limits let one pattern take a gigabyte. */
+const SIZES = ['--regex-size-limit=16M', '--dfa-size-limit=64M']
+const ALWAYS = ['--json', '--no-config', '--no-ignore', '--hidden', '--text', '--encoding=none', ...SIZES]
 
 /** A line that rg found: bytes with their newline, and where they begin. */
 export type Found = {
@@ -69,6 +71,11 @@ export async function* ripgrep({ args, files, input, signal, complain }: Search)
   ended.catch(() => {})
   // A search that has enough closes its input early.
   child.stdin.on('error', () => {})
+  // A pipe does not end what it leads to where its source fails, and rg would wait for the rest for ever.
+  input?.on('error', ({ message }) => {
+    complain(`what was to be searched was not read to its end: ${message}`)
+    child.stdin.end()
+  })
   if (input) input.pipe(child.stdin)
   else child.stdin.end()
   let said = ''

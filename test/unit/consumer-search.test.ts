@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { LineFormat } from '../../consumer/layout.ts'
+import { ripgrep } from '../../consumer/ripgrep.ts'
 import { NOON, type Said } from '../support/landing.ts'
 import { type Event, linesOf, type Query, Reading } from '../support/reading.ts'
 import { until } from '../support/until.ts'
@@ -241,5 +243,24 @@ describe('search', () => {
     } finally {
       process.env['PATH'] = PATH
     }
+  })
+
+  it('of an input that fails says so, with what was found in front of it', async () => {
+    const input = Readable.from(
+      (async function* () {
+        yield 'an x\n'
+        throw new Error('the disk is gone')
+      })(),
+    )
+    const said: string[] = []
+    const found = ripgrep({ args: ['-e', 'x'], input, complain: (message) => said.push(message) })
+    expect((await Array.fromAsync(found)).map(({ bytes }) => bytes.toString())).toEqual(['an x\n'])
+    expect(said).toEqual([expect.stringContaining('the disk is gone')])
+  })
+
+  it('refuses a pattern that would take much memory', async () => {
+    await using reading = await Reading.create()
+    const { statusCode, body } = await reading.get('search', { pattern: '(\\pL{200}|x)' })
+    expect([statusCode, JSON.parse(body)]).toMatchObject([400, { message: expect.stringContaining('size limit') }])
   })
 })
