@@ -106,7 +106,10 @@ export const mergeDays = (told: Told<DaysAnswer>[]): DaysAnswer => ({
  * @param buckets how many were asked for
  */
 export function mergeHistograms(told: Told<HistogramAnswer>[], buckets: number): HistogramAnswer {
-  const answers = told.map(({ answer }) => answer)
+  const all = told.map(({ answer }) => answer)
+  // Who has no line of them, and was given no range, answers for the moment at which it was asked.
+  const some = all.filter(({ series }) => series.length > 0)
+  const answers = some.length > 0 ? some : all
   const since = least(answers.map(({ since }) => since))
   const until = most(answers.map(({ until }) => until))
   const same = answers.every((answer) => answer.since === since && answer.until === until)

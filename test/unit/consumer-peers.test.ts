@@ -11,6 +11,7 @@ import type { z } from 'zod'
 import * as shapes from '../../consumer/api-schema.ts'
 import { ConsumerError } from '../../consumer/errors.ts'
 import { type Events, sendEvents } from '../../consumer/event-stream.ts'
+import { mergeHistograms } from '../../consumer/merge-answers.ts'
 import { Peers } from '../../consumer/peers.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { Api, type TokenNames } from '../support/http-api.ts'
@@ -760,4 +761,21 @@ describe('a consumer that is missing', () => {
     const { modules, partial } = await several.get<shapes.ServicesAnswer>('/services')
     expect([modules.length, partial]).toEqual([1, []])
   })
+})
+
+it('a histogram is of the range of the consumers that hold any of the lines', () => {
+  const some = { since: `${DAY}T12:00:00.000Z`, until: `${DAY}T12:00:10.000Z`, step: 5_000, partial: [] }
+  const series = [{ key: 'shop/web', lines: [1, 2], bytes: [10, 20] }]
+  const none = { ...some, since: '2026-12-24T00:00:00.000Z', until: '2026-12-24T00:00:00.001Z', step: 0.5, series: [] }
+  const partial = [{ message: 'x' }]
+  expect(
+    mergeHistograms(
+      [
+        { name: 'a', answer: { ...some, series } },
+        { name: 'b', answer: { ...none, partial } },
+      ],
+      2,
+    ),
+  ).toEqual({ ...some, series, partial: [{ consumer: 'b', message: 'x' }] })
+  expect(mergeHistograms([{ name: 'b', answer: none }], 2)).toEqual(none)
 })
