@@ -71,12 +71,12 @@ export class FileLines {
     const own = await this.#linesOf(place)
     const index = own.findIndex((line) => line.position === position)
     if (index === -1) return undefined
-    const front = own.slice(0, index).filter(passes)
+    let front = own.slice(0, index).filter(passes)
     for (let i = place - 1; i >= 0 && front.length < before; i--)
-      front.unshift(...(await this.#linesOf(i)).filter(passes))
-    const back = own.slice(index + 1).filter(passes)
+      front = (await this.#linesOf(i)).filter(passes).concat(front)
+    let back = own.slice(index + 1).filter(passes)
     for (let i = place + 1; i < this.#stretches.length && back.length < after; i++)
-      back.push(...(await this.#linesOf(i)).filter(passes))
+      back = back.concat((await this.#linesOf(i)).filter(passes))
     return { lines: [...front.slice(Math.max(0, front.length - before)), own[index]!, ...back.slice(0, after)] }
   }
 

@@ -89,19 +89,19 @@ const PARSERS: Record<Names['format'], Parse> = {
   },
 
   jsonl: (stretch, bytes, at, end) => {
-    let said: Record<string, unknown>
+    let said: Record<string, unknown> | null
     try {
       said = JSON.parse(bytes.toString('utf8', at, end))
     } catch {
       return unparsed(stretch, bytes, at, end)
     }
-    const { time: stamp, source, line, line_b64: encoded } = said
-    const time = Date.parse(String(stamp))
-    if (Number.isNaN(time)) return unparsed(stretch, bytes, at, end)
-    const text = typeof encoded === 'string' ? Buffer.from(encoded, 'base64').toString() : String(line)
+    const { time: stamp, source, line, line_b64: encoded } = said ?? {}
+    const time = typeof stamp === 'string' ? Date.parse(stamp) : Number.NaN
+    const text = typeof encoded === 'string' ? Buffer.from(encoded, 'base64').toString() : line
+    if (Number.isNaN(time) || typeof text !== 'string') return unparsed(stretch, bytes, at, end)
     return {
       ...{ file: stretch.file, position: stretch.position + at, bytes: end - at, names: stretch.names },
-      ...{ time, stamp: String(stamp), stderr: source === 'stderr', text },
+      ...{ time, stamp: stamp as string, stderr: source === 'stderr', text },
     }
   },
 }

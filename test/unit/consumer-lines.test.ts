@@ -1,6 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { FileLines } from '../../consumer/context.ts'
+import type { FileReader } from '../../consumer/file-reader.ts'
 import type { LineFormat } from '../../consumer/layout.ts'
+import { parseLines } from '../../consumer/stored-line.ts'
 import { NOON, type Said } from '../support/landing.ts'
 import { type LineEvent, linesOf, Reading } from '../support/reading.ts'
 
@@ -111,4 +114,33 @@ describe('lines', () => {
       )
     },
   )
+})
+
+const names = { service: 's', module: 'm', host: 'h', container: 'c' }
+const stretch = { file: 's/m/2026-11-23.log', position: 0, lines: 1, stderr: 0, tmin: NOON, tmax: NOON }
+
+it.each([
+  'null',
+  '3',
+  '[]',
+  '{"line":"x"}',
+  '{"time":"2026-11-23T12:00:00Z"}',
+  '{"time":{"toString":1,"valueOf":1},"line":"x"}',
+  '{"time":"2026-11-23T12:00:00Z","line":{"toString":1,"valueOf":1}}',
+])('%s in a jsonl file, which nothing here wrote, is shown as it is', (text) => {
+  const bytes = Buffer.from(`${text}\n`)
+  const lines = parseLines({ ...stretch, bytes: bytes.length, names: { ...names, format: 'jsonl' } }, bytes)
+  expect(lines).toMatchObject([{ text, time: NOON }])
+})
+
+it('neighbours are found over stretches of more lines than a call may have arguments', async () => {
+  const many = Buffer.alloc(200_000, '\n')
+  const text = { readRange: async () => many } as Pick<FileReader, 'readRange'> as FileReader
+  const parts = [0, 1, 2].map((i) => ({
+    ...{ ...stretch, position: i * many.length, bytes: many.length, lines: many.length },
+    names: { ...names, format: 'raw' as const },
+  }))
+  const around = await new FileLines(text, parts).around(many.length, 2, many.length + 1)
+  expect(around?.lines.map(({ position }) => position)).toHaveLength(many.length + 4)
+  expect(around?.lines[0]?.position).toBe(many.length - 2)
 })
