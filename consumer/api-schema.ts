@@ -20,6 +20,11 @@ const many = <T extends z.ZodType>(item: T) =>
     .union([item, z.array(item).max(MAX_VALUES)])
     .transform((given) => (Array.isArray(given) ? given : [given]))
     .default([])
+/** What a pattern may be; as an argument of ripgrep's it ends at a NUL. */
+const pattern = z
+  .string()
+  .max(4096)
+  .refine((text) => !text.includes('\0'), { error: 'must hold no NUL character; in a regular expression it is \\x00' })
 const flag = z.stringbool().default(false)
 
 export const time = z.iso.datetime({ offset: true, error: 'must be a time such as 2026-11-23T08:24:41.123Z' })
@@ -59,8 +64,8 @@ export type Selection = z.infer<typeof selection>
 
 /** Which of the selected lines, by what they say. Regular expressions are RE2's: no look-around, and linear time. */
 export const filters = z.object({
-  include: many(z.string().min(1).max(4096)).describe('Regular expression; one of several has to match.'),
-  exclude: many(z.string().min(1).max(4096)).describe('Regular expression; none may match.'),
+  include: many(pattern.min(1)).describe('Regular expression; one of several has to match.'),
+  exclude: many(pattern.min(1)).describe('Regular expression; none may match.'),
   ignoreCase: flag.describe('Upper and lower case are the same in all of them.'),
 })
 export type Filters = z.infer<typeof filters>
@@ -187,12 +192,12 @@ export type TailEvent = z.infer<typeof tailEvent>
 export const searchQuery = z.strictObject({
   ...selection.shape,
   ...range.shape,
-  pattern: z.string().max(4096).describe('What is looked for; empty matches every line.'),
+  pattern: pattern.describe('What is looked for; empty matches every line.'),
   fixed: flag.describe('`pattern` is text and no regular expression.'),
   ignoreCase: flag,
   word: flag.describe('Whole words alone.'),
   invert: flag.describe('Lines that do not match.'),
-  exclude: many(z.string().min(1).max(4096)).describe('Regular expression; no line that matches one is sent.'),
+  exclude: many(pattern.min(1)).describe('Regular expression; no line that matches one is sent.'),
   before: z.coerce
     .number()
     .pipe(z.int().min(0).max(1000))

@@ -39,6 +39,8 @@ export const ledgerRoutes =
       '/verify',
       {
         config: { stream: true, audit: 'verify' },
+        // All the files would be read for it.
+        exposeHeadRoute: false,
         schema: {
           summary: 'The files held against the ledger, byte by byte.',
           querystring: verifyQuery,

@@ -55,16 +55,21 @@ export const isWanted = ({ since, until, stdout, stderr, lengths }: Wanted, line
   (lengths === undefined || line.position < (lengths.get(line.file) ?? 0))
 
 /** `GET /lines`. @throws ConsumerError before the first batch, for a question that is not understood */
-export async function* readLines(history: History, query: LinesQuery, may: Access['may']): Events {
+export async function* readLines(
+  history: History,
+  query: LinesQuery,
+  { may, signal }: { may: Access['may']; signal: AbortSignal },
+): Events {
   const filter = textFilter(query)
   const partial: Gap[] = []
   let sent = 0
   let limited = false
   const merge = new Merge(history, wantedOf(query, may), filter, query, partial)
-  for await (const lines of merge.run()) {
+  for await (const lines of merge.run(signal)) {
     sent += lines.length
     yield lines.map((line) => lineEvent(line, filter?.spans(line.text)))
   }
+  if (signal.aborted) return
   limited = merge.limited
   yield [JSON.stringify({ type: 'end', lines: sent, limited, partial })]
 }
@@ -104,8 +109,8 @@ export class Merge {
     this.#hand = new TinyQueue<InHand>([], this.#order)
   }
 
-  /** The lines, in batches. */
-  async *run(): AsyncGenerator<StoredLine[]> {
+  /** The lines, in batches. @param signal ends the reading where it is */
+  async *run(signal: AbortSignal): AsyncGenerator<StoredLine[]> {
     const stretches = this.#stretches()
     let left = this.#limit
     let next = await stretches.next()
@@ -120,8 +125,9 @@ export class Merge {
         batch.push(next.value)
         bytes += next.value.bytes
       }
-      for await (const [stretch, bytes] of readStretches(this.#history.text, batch, this.#partial))
+      for await (const [stretch, bytes] of readStretches(this.#history.text, batch, this.#partial, signal))
         this.#take(stretch, bytes, left)
+      if (signal.aborted) return
       if (this.#last) continue
       for await (const final of this.#final(next.done ? Number.POSITIVE_INFINITY : next.value.tmin, left)) {
         left -= final.length
@@ -257,14 +263,19 @@ class Sorted {
   }
 }
 
-/** Reads stretches, those that stand together at once. @param partial gets those that could not be read */
+/**
+ * Reads stretches, those that stand together at once.
+ * @param partial gets those that could not be read
+ * @param signal ends the reading where it is
+ */
 export async function* readStretches(
   text: FileReader,
   stretches: readonly Stretch[],
   partial: Gap[],
+  signal: AbortSignal,
 ): AsyncGenerator<[Stretch, Buffer]> {
   const sorted = [...stretches].sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.position - b.position))
-  for (let from = 0; from < sorted.length; ) {
+  for (let from = 0; from < sorted.length && !signal.aborted; ) {
     const first = sorted[from]!
     let end = first.position + first.bytes
     let to = from + 1

@@ -44,6 +44,9 @@ export type ReadingSources = {
   status(): ConsumerStatus
 }
 
+/** HEAD would do all the work of a stream, and send none of it. */
+const NO_HEAD = { exposeHeadRoute: false }
+
 /** A stream of events, as the OpenAPI document says it; what is sent is not held against it, event by event. */
 const streamOf = (event: z.ZodType) => ({
   200: {
@@ -111,16 +114,16 @@ export const readingRoutes =
     api.get(
       '/lines',
       {
-        config: { stream: true, audit: 'lines' },
+        ...{ config: { stream: true, audit: 'lines' }, ...NO_HEAD },
         schema: { summary: 'History in the order of time.', querystring: linesQuery, response: streamOf(linesEvent) },
       },
       async (request, reply): Promise<FastifyReply> =>
-        sendEvents(request, reply, () => readLines(history, request.query, request.access.may)),
+        sendEvents(request, reply, (signal) => readLines(history, request.query, { may: request.access.may, signal })),
     )
     api.get(
       '/tail',
       {
-        config: { stream: true, audit: 'tail' },
+        ...{ config: { stream: true, audit: 'tail' }, ...NO_HEAD },
         schema: {
           summary: 'What lands from now on, or from a cursor on.',
           querystring: tailQuery,
@@ -140,7 +143,7 @@ export const readingRoutes =
     api.get(
       '/search',
       {
-        config: { stream: true, audit: 'search' },
+        ...{ config: { stream: true, audit: 'search' }, ...NO_HEAD },
         schema: {
           summary: 'History by a regular expression.',
           querystring: searchQuery,

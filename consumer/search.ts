@@ -431,7 +431,7 @@ class Work {
       let piece = ''
       for (const target of batch) {
         for (const stretches of inBatches(stretchesOf(target.parts))) {
-          for await (const [stretch, bytes] of readStretches(text, stretches, partial)) {
+          for await (const [stretch, bytes] of readStretches(text, stretches, partial, signal)) {
             const read = parseLines(stretch, bytes).filter((line) => isWanted(wanted, line))
             if (read.length === 0) continue
             fed.push({ first: lines + 1, target, stretch: { ...stretch, bytes: bytes.length } })

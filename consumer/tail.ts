@@ -12,7 +12,7 @@ import type { Hub } from './hub.ts'
 import { type History, isWanted, Merge, readStretches, wantedOf } from './lines.ts'
 import type { Wanted } from './row-cache.ts'
 import { type TextFilter, textFilter } from './selection.ts'
-import { byTime, lineEvent, parseLines, type Stretch } from './stored-line.ts'
+import { byTime, lineEvent, parseLines, type StoredLine, type Stretch } from './stored-line.ts'
 
 /** What a reader comes back to is read before it joins, as long as more than this came meanwhile. */
 const LITTLE_BYTES = 256 * 1024
@@ -43,7 +43,7 @@ export async function* readTail(
   if (place) {
     for (let i = 0; i < CATCH_UP_ROUNDS; i++) {
       let bytes = 0
-      for await (const [events, read] of catchUp(history, place, wanted, filter, false)) {
+      for await (const [events, read] of catchUp(history, place, { wanted, filter, signal }, false)) {
         if (signal.aborted) return
         bytes += read
         yield events
@@ -54,7 +54,8 @@ export async function* readTail(
   const { reader, lengths, cursor } = await hub.follow({ key, selector: wanted, filter, window, format })
   try {
     if (place) {
-      for await (const [events] of catchUp(history, place, { ...wanted, lengths }, filter, true)) yield events
+      const behind = catchUp(history, place, { wanted: { ...wanted, lengths }, filter, signal }, true)
+      for await (const [events] of behind) yield events
     } else if (query.last > 0) {
       const partial: Gap[] = []
       const since = query.since === undefined ? Number.NEGATIVE_INFINITY : Date.parse(query.since)
@@ -65,9 +66,10 @@ export async function* readTail(
         { limit: query.last, last: true },
         partial,
       )
-      for await (const lines of merge.run()) yield lines.map((line) => lineEvent(line, filter?.spans(line.text)))
+      for await (const lines of merge.run(signal)) yield lines.map((line) => lineEvent(line, filter?.spans(line.text)))
       yield partial.map((gap) => JSON.stringify({ type: 'gap', ...gap }))
     }
+    if (signal.aborted) return
     yield [JSON.stringify({ type: 'cursor', cursor })]
     for (let bytes = await reader.next(signal); bytes; bytes = await reader.next(signal)) yield bytes
   } finally {
@@ -79,23 +81,25 @@ export async function* readTail(
 async function* catchUp(
   { rows, text }: History,
   place: Map<string, number>,
-  wanted: Wanted,
-  filter: TextFilter | undefined,
+  { wanted, filter, signal }: { wanted: Wanted; filter: TextFilter | undefined; signal: AbortSignal },
   pending: boolean,
 ): AsyncGenerator<[events: string[], bytes: number]> {
   const partial: Gap[] = []
   const send = async (stretches: Stretch[]): Promise<[string[], number]> => {
-    const lines = []
+    const lines: StoredLine[] = []
     let read = 0
-    for await (const [stretch, bytes] of readStretches(text, stretches, partial)) {
+    for await (const [stretch, bytes] of readStretches(text, stretches, partial, signal)) {
       read += bytes.length
-      const wantedLines = parseLines(stretch, bytes).filter((line) => isWanted(wanted, line))
-      lines.push(...(filter ? wantedLines.filter((line) => filter.passes(line.text)) : wantedLines))
+      for (const line of parseLines(stretch, bytes))
+        if (isWanted(wanted, line) && (!filter || filter.passes(line.text))) lines.push(line)
     }
     const gaps = partial.splice(0).map((gap) => JSON.stringify({ type: 'gap', ...gap }))
     return [[...lines.sort(byTime).map((line) => lineEvent(line, filter?.spans(line.text))), ...gaps], read]
   }
-  for await (const stretches of rows.behind(place, wanted, pending)) yield await send(stretches)
+  for await (const stretches of rows.behind(place, wanted, pending)) {
+    if (signal.aborted) return
+    yield await send(stretches)
+  }
 }
 
 /** How long each day's log is, as a cursor. */

@@ -6,6 +6,7 @@ import type { line } from '../../consumer/api-schema.ts'
 import { FileReader } from '../../consumer/file-reader.ts'
 import { Hub } from '../../consumer/hub.ts'
 import type { LineFormat } from '../../consumer/layout.ts'
+import type { History } from '../../consumer/lines.ts'
 import { Manifests } from '../../consumer/manifests.ts'
 import { readingRoutes } from '../../consumer/reading-routes.ts'
 import { RowCache } from '../../consumer/row-cache.ts'
@@ -33,6 +34,7 @@ export type ReadingOptions = {
 export class Reading implements AsyncDisposable {
   readonly root: string
   readonly life: Life
+  readonly history: History
   readonly hub: Hub
   readonly api: Api
   #stack: AsyncDisposableStack
@@ -59,17 +61,19 @@ export class Reading implements AsyncDisposable {
     const status = () => {
       throw new Error('there is no consumer')
     }
+    const history = { rows, text }
     const routes = readingRoutes({
-      ...{ history: { rows, text }, overview: { rows, manifests, ledger: ledger.state }, hub },
+      ...{ history, overview: { rows, manifests, ledger: ledger.state }, hub },
       ...{ root: realpathSync(root), files, searches: new Slots(searches), status },
     })
     const api = stack.use(await Api.create(tokens, { routes: [routes] }))
-    return new Reading(root, life, hub, api, stack.move())
+    return new Reading(root, life, history, hub, api, stack.move())
   }
 
-  private constructor(root: string, life: Life, hub: Hub, api: Api, stack: AsyncDisposableStack) {
+  private constructor(root: string, life: Life, history: History, hub: Hub, api: Api, stack: AsyncDisposableStack) {
     this.root = root
     this.life = life
+    this.history = history
     this.hub = hub
     this.api = api
     this.#stack = stack

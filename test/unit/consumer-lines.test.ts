@@ -1,9 +1,13 @@
 import fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
+import { linesQuery, tailQuery } from '../../consumer/api-schema.ts'
 import { FileLines } from '../../consumer/context.ts'
-import type { FileReader } from '../../consumer/file-reader.ts'
+import type { Events } from '../../consumer/event-stream.ts'
+import { FileReader } from '../../consumer/file-reader.ts'
 import type { LineFormat } from '../../consumer/layout.ts'
+import { readLines } from '../../consumer/lines.ts'
 import { parseLines } from '../../consumer/stored-line.ts'
+import { readTail } from '../../consumer/tail.ts'
 import { NOON, type Said } from '../support/landing.ts'
 import { type LineEvent, linesOf, Reading } from '../support/reading.ts'
 
@@ -143,4 +147,37 @@ it('neighbours are found over stretches of more lines than a call may have argum
   const around = await new FileLines(text, parts).around(many.length, 2, many.length + 1)
   expect(around?.lines.map(({ position }) => position)).toHaveLength(many.length + 4)
   expect(around?.lines[0]?.position).toBe(many.length - 2)
+})
+
+describe('once the client has left', () => {
+  const may = () => true
+  const access = { name: 'somebody', services: ['*'], may }
+  const nowhere = { include: 'in no line' }
+  const streams: Record<string, (reading: Reading, signal: AbortSignal) => Events> = {
+    lines: ({ history }, signal) => readLines(history, linesQuery.parse(nowhere), { may, signal }),
+    'the last lines': ({ history }, signal) =>
+      readLines(history, linesQuery.parse({ ...nowhere, last: 'true' }), { may, signal }),
+    'a tail with history': ({ history, hub }, signal) =>
+      readTail(history, hub, tailQuery.parse({ ...nowhere, last: 10 }), { access, format: 'ndjson', signal }),
+    'a tail from a cursor on': ({ history, hub }, signal) =>
+      readTail(history, hub, tailQuery.parse({ ...nowhere, cursor: '' }), { access, format: 'ndjson', signal }),
+  }
+
+  it.each(Object.keys(streams))('%s: no further file is read', async (stream) => {
+    await using reading = await Reading.create()
+    await reading.land(
+      Array.from({ length: 8 }, (_, i) => ({
+        ...{ partition: 0, module: `m${i}`, run: i + 1, first: 1, count: 10, ms: NOON + i },
+      })),
+    )
+    const gone = new AbortController()
+    const { text } = reading.history
+    const read = vi.spyOn(text, 'readRange').mockImplementation(async (file, position, bytes) => {
+      gone.abort()
+      return FileReader.prototype.readRange.call(text, file, position, bytes)
+    })
+    for await (const _ of streams[stream]!(reading, gone.signal));
+    expect(read).toHaveBeenCalledTimes(1)
+    expect(reading.hub.readers).toBe(0)
+  })
 })

@@ -228,3 +228,22 @@ describe('who may read some services', () => {
     }
   })
 })
+
+describe('a question', () => {
+  it.each([
+    ['search', { pattern: 'a\0' }],
+    ['search', { pattern: 'a', exclude: '\0' }],
+    ['lines', { include: 'a\0b' }],
+    ['tail', { exclude: '\0' }],
+  ])('to %s of %j is refused for its NUL', async (route, query) => {
+    await using reading = await Reading.create()
+    const { statusCode, body } = await reading.get(route, query)
+    expect([statusCode, JSON.parse(body)]).toMatchObject([400, { message: expect.stringContaining('NUL') }])
+  })
+
+  it.each(['lines', 'tail', 'search'])('by HEAD does not set %s to work', async (route) => {
+    await using reading = await Reading.create()
+    const url = `/api/v1/${route}?pattern=x`
+    expect(await reading.api.server.inject({ method: 'HEAD', url })).toMatchObject({ statusCode: 404 })
+  })
+})
