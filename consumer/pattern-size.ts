@@ -14,6 +14,8 @@ export function stepsOf(pattern: string): number {
   const open: { steps: number; last: number }[] = [{ steps: 0, last: 0 }]
   for (const [token] of pattern.matchAll(TOKEN)) {
     const group = open.at(-1)!
+    // A repetition behind literal text of no length is about what stands before it.
+    if (/^\\Q(?:\\E)?$/.test(token)) continue
     const repeated = /^\{(\d+)(?:,(\d*))?\}$/.exec(token)
     if (token.startsWith('(')) {
       open.push({ steps: 2, last: 0 })
@@ -27,8 +29,8 @@ export function stepsOf(pattern: string): number {
       group.steps += group.last * (times - 1) + times
       group.last = group.last * times + times
     } else {
-      // A quantifier, an alternative or a character: each is a step, and only the last can be repeated.
-      group.steps++
+      // A quantifier, an alternative or a character: each is a step, and only the last can be repeated; so it is in literal text.
+      group.steps += token.startsWith('\\Q') ? token.length : 1
       group.last = /^[*+?]/.test(token) ? group.last + 1 : 1
     }
   }

@@ -14,6 +14,7 @@ describe('the size of a regular expression', () => {
     ['\\pL{2}\\p{Greek}', 5],
     ['\\x{1000}', 1],
     ['x*', 2],
+    ['\\Qa.b\\E', 7],
   ])('of %s is %i steps', (pattern, most) => {
     expect(stepsOf(pattern)).toBeGreaterThan(0)
     expect(stepsOf(pattern)).toBeLessThanOrEqual(most)
@@ -29,6 +30,8 @@ describe('the size of a regular expression', () => {
     '(a|b|c){1,500}(x*)*'.repeat(20),
     `(?P<name>${'x{1000}'.repeat(20)})`,
     `(?i)${'x{1000}'.repeat(20)}`,
+    `(?:\\Q${'a'.repeat(3_000)}\\E){500}`,
+    `(?:${'a'.repeat(3_000)})\\Q\\E{500}`,
   ])('that costs seconds is told in no time: %#', (pattern) => {
     expect(stepsOf(pattern)).toBeGreaterThan(MAX_STEPS)
   })
@@ -58,6 +61,7 @@ describe('the size of a regular expression', () => {
           '\\pL',
           '\\x{41}',
           '\\Qa{9}\\E',
+          `\\Q${'a'.repeat(40)}\\E`,
           '^',
           '$',
           '\\b',
