@@ -9,7 +9,7 @@
  *
  * Invariants
  * - A file that was changed counts within seconds; one that can't be understood changes nothing, so that a slip of the editor
- *   neither locks everybody out nor lets anybody in.
+ *   neither locks everybody out nor lets anybody in. Nor does one that lists nobody: so a file looks while it is written in place.
  * - How long a comparison takes tells nothing of any token.
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
@@ -114,7 +114,14 @@ export class Tokens implements Disposable {
   }
 
   #read(): void {
-    this.#bearers = readTokens(this.#path).map(({ name, sha256, services, peer = false }) => ({
+    const entries = readTokens(this.#path)
+    if (entries.length === 0 && this.#bearers.length > 0) {
+      throw new ConsumerError(
+        'TOKENS_REFUSED',
+        `TOKENS_FILE=${this.#path} lists no token; to let nobody in, stop the consumer`,
+      )
+    }
+    this.#bearers = entries.map(({ name, sha256, services, peer = false }) => ({
       ...{ key: sha256, hash: Buffer.from(sha256, 'hex'), peer },
       access: accessTo(name, services),
     }))

@@ -79,6 +79,18 @@ describe('a consumer that asks for tokens', () => {
 
   it('ends the stream of a token that is taken away, and no other', async () => {
     await using api = await Api.create({ clerk: ['shop'], boss: ['*'] }, { routes })
+  it('keeps the tokens while their file is written in place, and lists none for a moment', async () => {
+    await using api = await Api.create({ clerk: ['shop'] }, { routes })
+    const asClerk = async () => (await api.server.inject({ url: SERVICES, headers: api.as('clerk') })).json()
+    writeFileSync(api.tokens.path, '')
+    await until('the empty file is told', () =>
+      api.log.some(({ level, msg }) => level === 40 && /heeded/.test(String(msg))),
+    )
+    expect(await asClerk()).toEqual(['shop'])
+    api.tokens.write({ clerk: ['*'] })
+    await until('the clerk may read more', async () => (await asClerk()).length === 2)
+  })
+
     const url = `${await api.listen()}/api/v1/endless`
     const [clerk, boss] = await Promise.all(['clerk', 'boss'].map((name) => fetch(url, { headers: api.as(name) })))
     const readers = [clerk!, boss!].map(({ body }) => body!.getReader())
