@@ -45,6 +45,7 @@ export type ErrorCode = keyof typeof ERRORS
 /** The status with which an error that reaches HTTP is answered; one that is not in here is ours, and a 500. */
 export const STATUS: Partial<Record<ErrorCode, number>> = {
   QUERY_INVALID: 400,
+  REQUEST_INVALID: 400,
   TOKEN_REFUSED: 401,
   FOREIGN_PAGE: 403,
   NOT_FOUND: 404,

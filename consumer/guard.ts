@@ -87,6 +87,9 @@ export async function guard(
   api.decorateRequest('linesSent', undefined)
   api.addHook('onRequest', async (request, reply) => {
     const { config } = request.routeOptions
+    if (!request.url.startsWith('/')) {
+      throw new ConsumerError('REQUEST_INVALID', 'ask by path and not by a whole URL; this is no proxy')
+    }
     refuseForeignPages(request, config.open === true)
     if (!tokens) refuseForeignNames(request)
     const bearer = tokens && identify(request)

@@ -166,7 +166,8 @@ export class Peer {
     this.#agent.destroy()
   }
 
-  #send(question: Question, retry = true): Promise<IncomingMessage> {
+  /** Never throws at once: an exception in a listener would end the process. */
+  async #send(question: Question, retry = true): Promise<IncomingMessage> {
     const { path, access, signal, method = 'GET', headers = {}, body } = question
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
     const request = this.#request(path, {
@@ -212,7 +213,7 @@ export class Peer {
       resolve(message)
     })
     request.end(body)
-    return promise
+    return await promise
   }
 
   /** @throws Error where it does not say that it lives */
@@ -230,7 +231,9 @@ export class Peer {
   }
 
   #request(path: string, options: Parameters<typeof httpRequest>[1] & object) {
-    const target = new URL(path, this.url)
+    // Never more than a path: what a caller asked for may be a whole URL, and would take the token to a host of its choice.
+    const { pathname, search } = new URL(path, 'http://peer')
+    const target = Object.assign(new URL(this.url), { pathname, search })
     const all = { ...options, agent: this.#agent }
     return this.url.protocol === 'https:' ? httpsRequest(target, all) : httpRequest(target, all)
   }
