@@ -97,8 +97,9 @@ const STREAMED: Record<string, Streamed> = {
   '/tail': {
     schema: tailEvent,
     merge: (feeds, { query, forAll }, { own, signal }) => {
-      const last = forAll?.tailFrom ? undefined : (query as TailQuery).last
-      return mergeTails(feeds, { last, own }, signal)
+      const from = forAll?.tailFrom
+      const last = from ? undefined : (query as TailQuery).last
+      return mergeTails(feeds, { last, own, from }, signal)
     },
   },
 }

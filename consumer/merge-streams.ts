@@ -310,15 +310,16 @@ export const splitCursors = (cursor: string): Map<string, string> =>
 /**
  * `GET /tail`. A feed goes on for ever; one that ends does not come back.
  * @param last how many lines of history were asked for; undefined where each goes on behind a cursor
+ * @param from where each goes on: what is told of one that says nothing
  * @param own name of the feed whose window and heartbeats are told: all have the same
  */
 export async function* mergeTails(
   feeds: readonly Feed<TailEvent>[],
-  { last, own }: { last: number | undefined; own: string },
+  { last, own, from }: { last: number | undefined; own: string; from: ReadonlyMap<string, string> | undefined },
   signal: AbortSignal,
   holdMs = TAIL_HOLD_MS,
 ): AsyncGenerator<TailEvent[]> {
-  const cursors = new Map<string, string>()
+  const cursors = new Map(from)
   const merge = new Held(holdMs)
   const history = new Map<Feed<TailEvent>, Line[]>(last === undefined ? [] : feeds.map((feed) => [feed, []]))
   const historyEnds = performance.now() + HISTORY_MS

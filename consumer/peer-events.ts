@@ -38,13 +38,16 @@ export async function* followPeer(
   const asked = new URL(url, 'http://peer')
   // What was sent since the last cursor and the one before: a peer repeats some of it.
   let sent: [recent: Set<string>, before: Set<string>] = [new Set(), new Set()]
-  let cursor = from?.get(peer.label)
+  let cursor: string | undefined
   let told = false
   for (let failures = 0; !signal.aborted; failures++) {
     asked.searchParams.delete('cursor')
-    if (cursor !== undefined) asked.searchParams.set('cursor', cursor)
     if (from || failures > 0) asked.searchParams.delete('last')
     try {
+      // By its name it is known where to go on: without it, what landed since would be left out.
+      if (from && peer.name === undefined) await peer.introduce(access, signal)
+      cursor ??= from?.get(peer.label)
+      if (cursor !== undefined) asked.searchParams.set('cursor', cursor)
       for await (const events of readPeer(peer, tailEvent, { path: asked.pathname + asked.search, access, signal })) {
         failures = 0
         told = false
