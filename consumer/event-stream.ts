@@ -43,6 +43,7 @@ export async function sendEvents(
 ): Promise<FastifyReply> {
   const format = eventFormat(request)
   const gone = new AbortController()
+  if (reply.raw.destroyed) gone.abort()
   reply.raw.once('close', () => gone.abort())
   const events = start(gone.signal)
   const first = await events.next()
@@ -65,5 +66,8 @@ export async function sendEvents(
   reply.header('content-type', contentType(format))
   // A proxy that gathers what it passes on would hold back a tail.
   reply.header('cache-control', 'no-store').header('x-accel-buffering', 'no')
-  return reply.send(Readable.from(encoded(), { objectMode: false }))
+  const stream = Readable.from(encoded(), { objectMode: false })
+  // A generator that nobody began to read has no `finally` that would run.
+  stream.once('close', () => void events.return(undefined).catch(() => {}))
+  return reply.send(stream)
 }

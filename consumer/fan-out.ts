@@ -140,6 +140,7 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
   }
   const leave = (reply: FastifyReply): AbortController => {
     const gone = new AbortController()
+    if (reply.raw.destroyed) gone.abort()
     reply.raw.once('close', () => gone.abort())
     return gone
   }
@@ -274,7 +275,10 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
         }
       }
       reply.header('content-type', contentType(format))
-      return Readable.from(encoded(), { objectMode: false })
+      const stream = Readable.from(encoded(), { objectMode: false })
+      // A generator that nobody began to read has no `finally` that would run.
+      stream.once('close', () => void payload.destroy())
+      return stream
     },
   })
 

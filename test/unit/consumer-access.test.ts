@@ -5,9 +5,11 @@ import { type AddressInfo, connect } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { type Events, sendEvents } from '../../consumer/event-stream.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { Api } from '../support/http-api.ts'
 import { until } from '../support/until.ts'
@@ -77,8 +79,6 @@ describe('a consumer that asks for tokens', () => {
     await until('the clerk is out', async () => (await asClerk()).error === 'TOKEN_REFUSED')
   })
 
-  it('ends the stream of a token that is taken away, and no other', async () => {
-    await using api = await Api.create({ clerk: ['shop'], boss: ['*'] }, { routes })
   it('keeps the tokens while their file is written in place, and lists none for a moment', async () => {
     await using api = await Api.create({ clerk: ['shop'] }, { routes })
     const asClerk = async () => (await api.server.inject({ url: SERVICES, headers: api.as('clerk') })).json()
@@ -91,6 +91,8 @@ describe('a consumer that asks for tokens', () => {
     await until('the clerk may read more', async () => (await asClerk()).length === 2)
   })
 
+  it('ends the stream of a token that is taken away, and no other', async () => {
+    await using api = await Api.create({ clerk: ['shop'], boss: ['*'] }, { routes })
     const url = `${await api.listen()}/api/v1/endless`
     const [clerk, boss] = await Promise.all(['clerk', 'boss'].map((name) => fetch(url, { headers: api.as(name) })))
     const readers = [clerk!, boss!].map(({ body }) => body!.getReader())
@@ -240,6 +242,37 @@ describe('a caller that asks too much', () => {
       await body?.cancel()
       return status === 200
     })
+  })
+
+  it('and leaves before it gets any leaves no work behind', async () => {
+    const [came, left] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    let signal: AbortSignal | undefined
+    let working = 0
+    async function* work(gone: AbortSignal): Events {
+      signal = gone
+      working++
+      try {
+        yield ['{"type":"heartbeat"}']
+        await new Promise(() => {})
+      } finally {
+        working--
+      }
+    }
+    const early: FastifyPluginAsyncZod = async (api) => {
+      const preHandler = async (_request: FastifyRequest, reply: FastifyReply) => {
+        reply.raw.once('close', () => left.resolve())
+        came.resolve()
+        await left.promise
+      }
+      api.get('/work', { preHandler }, (request, reply) => sendEvents(request, reply, work))
+    }
+    await using api = await Api.create(undefined, { routes: [early] })
+    const leave = new AbortController()
+    const asked = fetch(`${await api.listen()}/api/v1/work`, { signal: leave.signal }).catch(() => {})
+    await came.promise
+    leave.abort()
+    await asked
+    await until('the work has begun and ended', () => signal?.aborted && working === 0)
   })
 
   it('with a request that never gets whole is cut off', async () => {

@@ -1,17 +1,21 @@
 /** Several consumers, each with a root of its own, asked through any of them. */
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
+import { createServer as createHttpServer, type IncomingMessage, request } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { describe, expect, it } from 'vitest'
 import type { z } from 'zod'
+import { ANYBODY } from '../../consumer/access.ts'
 import * as shapes from '../../consumer/api-schema.ts'
 import { ConsumerError } from '../../consumer/errors.ts'
 import { type Events, sendEvents } from '../../consumer/event-stream.ts'
 import { mergeHistograms } from '../../consumer/merge-answers.ts'
+import { followPeer } from '../../consumer/peer-events.ts'
 import { Peers } from '../../consumer/peers.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { Api, type TokenNames } from '../support/http-api.ts'
@@ -443,6 +447,32 @@ describe('any consumer', () => {
 
 const said = (events: Record<string, unknown>[]) => events.map(({ type, line, file }) => line ?? file ?? type)
 
+describe('the token for the others', () => {
+  it('goes nowhere but to them, whatever host the caller names', async () => {
+    let strangers = 0
+    const stranger = createServer(() => strangers++).listen(0, '127.0.0.1')
+    await once(stranger, 'listening')
+    const url = `http://127.0.0.1:${(stranger.address() as AddressInfo).port}/api/v1/services`
+    await using several = await consumers([{ services: [] }, { services: [{}] }], {
+      tokens: { peer: ['*'], clerk: ['*'] },
+    })
+    const { hostname, port } = new URL(several.urls[0]!)
+    const headers = several.apis[0]!.as('clerk')
+    const [answer] = (await once(request({ hostname, port, path: url, headers }).end(), 'response')) as [
+      IncomingMessage,
+    ]
+    expect(answer.statusCode).toBe(400)
+    expect(JSON.parse(await text(answer))).toMatchObject({ error: 'REQUEST_INVALID' })
+
+    const peers = new Peers({ urls: [several.urls[1]!], tokenFile: undefined, self: { name: 'x', uuid: 'x' } })
+    const question = { access: ANYBODY, signal: AbortSignal.timeout(5_000) }
+    await expect(peers.others[0]!.json(shapes.servicesAnswer, { path: url, ...question })).rejects.toThrow('401')
+    peers.close()
+    stranger.close()
+    expect(strangers).toBe(0)
+  })
+})
+
 describe('history of all of them', () => {
   const of = (...seconds: number[]): shapes.LinesEvent[] => [
     ...seconds.map((second) => line({ second })),
@@ -612,12 +642,12 @@ describe('a tail of all of them', () => {
       const stream = new Readable({ objectMode: true, read() {} })
       signal.addEventListener('abort', () => stream.push(null))
       this.#put = (events) => stream.push(events === 'break' ? null : events)
-      yield [
-        { type: 'window', ms: 7 },
-        ...(query.cursor === undefined ? this.#history : this.behind),
-        { type: 'cursor', cursor: 'c0' },
-      ]
       try {
+        yield [
+          { type: 'window', ms: 7 },
+          ...(query.cursor === undefined ? this.#history : this.behind),
+          { type: 'cursor', cursor: 'c0' },
+        ]
         yield* stream
       } finally {
         this.left++
@@ -712,6 +742,38 @@ describe('a tail of all of them', () => {
     a.put(line({ second: 2 }))
     await until('what lands is there', () => reader.lines().length === 2)
   })
+
+  it('keeps the place of one that says nothing, and goes on there once its name is known', async () => {
+    const [closed] = await freePorts(1)
+    const [a, b] = [new Live(), new Live()]
+    await using several = await consumers([{ tail: a.tail }, { tail: b.tail }], {
+      more: [`http://127.0.0.1:${closed}`],
+    })
+    await using reader = await follow(`${several.urls[0]}/api/v1/tail?cursor=a:a1,b:b1,c:c1`)
+    await until('both that are there are in it', () => reader.events.some(({ cursor }) => cursor === 'a:c0,b:c0,c:c1'))
+    const peers = new Peers({ urls: [several.urls[1]!], tokenFile: undefined, self: { name: 'x', uuid: 'x' } })
+    const leave = new AbortController()
+    const asked = { access: ANYBODY, url: '/api/v1/tail?cursor=b:b1' }
+    const events = followPeer(peers.others[0]!, asked, new Map([['b', 'b1']]), leave.signal)
+    await events.next()
+    expect(b.queries.at(-1)).toMatchObject({ cursor: 'b1' })
+    leave.abort()
+    await events.return(undefined)
+    peers.close()
+  })
+
+  it('ends for a reader who left while the others were asked for their names', async () => {
+    using silent = await deaf()
+    const a = new Live()
+    await using several = await consumers([{ tail: a.tail }], { more: [silent.url] })
+    const leave = new AbortController()
+    const came = once(several.apis[0]!.server.server, 'request')
+    const asked = fetch(`${several.urls[0]}/api/v1/tail`, { signal: leave.signal }).catch(() => {})
+    await came
+    leave.abort()
+    await asked
+    await until('it has begun and ended', () => a.queries.length === 1 && a.left === 1)
+  })
 })
 
 describe('a consumer that is missing', () => {
@@ -749,6 +811,28 @@ describe('a consumer that is missing', () => {
       async () => (await several.get<shapes.ServicesAnswer>('/services', { headers })).partial?.[0],
     )
     expect(told).toMatchObject({ consumer: 'b', message: expect.stringContaining('401') })
+  })
+
+  it('is told where it closed the connection and our own token is gone', async () => {
+    using folder = temporaryFolder()
+    const tokenFile = join(folder.path, 'token')
+    writeFileSync(tokenFile, 'secret')
+    let asked = 0
+    const server = createHttpServer((request, response) => {
+      if (++asked === 1) return void response.setHeader('tallyman-consumer', 'b uuid-b').end('{}')
+      rmSync(tokenFile)
+      request.socket.destroy()
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const peers = new Peers({ urls: [url], tokenFile, self: { name: 'a', uuid: 'uuid-a' } })
+    const [peer] = peers.others
+    const signal = AbortSignal.timeout(5_000)
+    await peer!.introduce(ANYBODY, signal)
+    await expect(peer!.introduce(ANYBODY, signal)).rejects.toThrow('PEERS_TOKEN_FILE')
+    expect(asked).toBe(2)
+    peers.close()
+    server.close()
   })
 
   it('that answers slowly is waited for, because it lives', async () => {
