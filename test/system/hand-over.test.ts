@@ -6,8 +6,13 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Admin } from 'kafkajs'
+import pino from 'pino'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { LedgerAnswer, RootsAnswer } from '../../consumer/api-schema.ts'
+import { Group } from '../../wire/group.ts'
+import { kafkaClient } from '../../wire/kafka.ts'
+import type { Sockets } from '../../wire/sockets.ts'
 import { Consumer } from '../support/consumer.ts'
 import { lockEngine, removeContainers } from '../support/engine.ts'
 import { FedTopic } from '../support/fed-topic.ts'
@@ -102,6 +107,11 @@ class Crew {
   }
 }
 
+async function connected<T extends Pick<Admin, 'connect' | 'disconnect'>>(client: T): Promise<T & AsyncDisposable> {
+  await client.connect()
+  return Object.assign(client, { [Symbol.asyncDispose]: () => client.disconnect() })
+}
+
 beforeAll(async () => {
   disposables.use(await lockEngine())
   await removeContainers()
@@ -157,6 +167,49 @@ it('what one has claimed and not written is counted as claimed, until it is back
   await a.start()
   await crew.whole()
   expect(await owed()).toEqual([])
+})
+
+it('what was aborted last in a partition is not waited for', async () => {
+  const topic = `${id}-aborted`
+  await using admin = await connected(kafka.client.admin())
+  await admin.createTopics({ topics: [{ topic, numPartitions: 1, replicationFactor: 1 }] })
+  const still = 1_000
+  const connect = (requestTimeout: number, sockets: Sockets) =>
+    kafkaClient({
+      ...{ brokers: kafka.brokers, clientId: topic, logger: pino({ level: 'silent' }), requestTimeout, sockets },
+      retry: { retries: 2 },
+    })
+  const group = new Group(
+    { connect, groupId: topic, topic, fetchBytes: 1024 * 1024 },
+    { still, mostStill: still, silent: 60_000, look: 50, backoff: 50 },
+  )
+  const values: string[] = []
+  const away: string[] = []
+  await group.start({
+    connected: async () => {},
+    joined: () => {},
+    assigned: (partitions) => group.begin(new Map(partitions.map((partition) => [partition, values.length]))),
+    batch: async ({ messages }) => {
+      values.push(...messages.map(({ value }) => String(value)))
+      return true
+    },
+    away: ({ message }) => away.push(message),
+  })
+  await using producer = await connected(kafka.client.producer())
+  await producer.send({ topic, messages: [{ value: 'first' }] })
+  await until('it is read', () => values.length > 0)
+  await using foreign = await connected(kafka.client.producer({ transactionalId: topic, maxInFlightRequests: 1 }))
+  const transaction = await foreign.transaction()
+  await transaction.send({ topic, messages: [{ value: 'aborted' }] })
+  await transaction.abort()
+  await until('Kafka holds its end', async () => (await group.extents()).get(0)!.high > 2)
+  const begun = performance.now()
+  await until('it has been watched', () => away.length > 0 || performance.now() - begun > 3 * still)
+  expect(away).toEqual([])
+  await producer.send({ topic, messages: [{ value: 'last' }] })
+  await until('it goes on', () => values.length > 1)
+  expect(values).toEqual(['first', 'last'])
+  await group.stop()
 })
 
 it('killed, paused past the session, stopped and added in random order', async () => {
