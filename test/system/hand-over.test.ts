@@ -173,7 +173,7 @@ it('what was aborted last in a partition is not waited for', async () => {
   const topic = `${id}-aborted`
   await using admin = await connected(kafka.client.admin())
   await admin.createTopics({ topics: [{ topic, numPartitions: 1, replicationFactor: 1 }] })
-  const still = 1_000
+  const still = 2_000
   const connect = (requestTimeout: number, sockets: Sockets) =>
     kafkaClient({
       ...{ brokers: kafka.brokers, clientId: topic, logger: pino({ level: 'silent' }), requestTimeout, sockets },
@@ -184,7 +184,7 @@ it('what was aborted last in a partition is not waited for', async () => {
     { still, mostStill: still, silent: 60_000, look: 50, backoff: 50 },
   )
   const values: string[] = []
-  const away: string[] = []
+  const stood: string[] = []
   await group.start({
     connected: async () => {},
     joined: () => {},
@@ -193,7 +193,10 @@ it('what was aborted last in a partition is not waited for', async () => {
       values.push(...messages.map(({ value }) => String(value)))
       return true
     },
-    away: ({ message }) => away.push(message),
+    // A Kafka that has just begun, or is slow, is given up for other reasons.
+    away: ({ message }) => {
+      if (message.includes(' stands at ')) stood.push(message)
+    },
   })
   await using producer = await connected(kafka.client.producer())
   await producer.send({ topic, messages: [{ value: 'first' }] })
@@ -204,8 +207,8 @@ it('what was aborted last in a partition is not waited for', async () => {
   await transaction.abort()
   await until('Kafka holds its end', async () => (await group.extents()).get(0)!.high > 2)
   const begun = performance.now()
-  await until('it has been watched', () => away.length > 0 || performance.now() - begun > 3 * still)
-  expect(away).toEqual([])
+  await until('it has been watched', () => stood.length > 0 || performance.now() - begun > 3 * still)
+  expect(stood).toEqual([])
   await producer.send({ topic, messages: [{ value: 'last' }] })
   await until('it goes on', () => values.length > 1)
   expect(values).toEqual(['first', 'last'])
