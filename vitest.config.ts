@@ -1,6 +1,6 @@
 /**
- * One project a tier. `unit` needs nothing but Node; `system` needs the engine, the images and the plugin that
- * `make system` prepares, and runs its files one after the other because they share one dockerd.
+ * One project a tier. `unit` needs Node and ripgrep, and root for what fills a disk; `system` needs the engine, the images
+ * and the plugin that `make system` prepares, and runs its files one after the other because they share one dockerd.
  */
 import { defineConfig } from 'vitest/config'
 import { inSoak } from './test/support/soak.ts'
