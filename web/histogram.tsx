@@ -46,8 +46,16 @@ function seriesOf({ series }: HistogramAnswer): Series[] {
 }
 
 const fixed: Record<string, string> = { stdout: '--accent', stderr: '--bad', total: '--accent', [OTHERS]: '--faint' }
-const colorOf = (key: string): string =>
-  getComputedStyle(document.documentElement).getPropertyValue(fixed[key] ?? `--hue-${hueOf(key)}`)
+const colorOf = (key: string): string => themeColor(fixed[key] ?? `--hue-${hueOf(key)}`)
+
+/** A colour of the theme, as a canvas takes it: the property itself says what it is in either theme. */
+function themeColor(property: string): string {
+  const probe = document.body.appendChild(document.createElement('span'))
+  probe.style.color = `var(${property})`
+  const { color } = getComputedStyle(probe)
+  probe.remove()
+  return color
+}
 
 export function Histogram({ api, view, now, onRange, onBy }: Props) {
   const answer = useSignal<HistogramAnswer | undefined>(undefined)
@@ -183,12 +191,11 @@ function draw(
   const xs = Array.from({ length: count }, (_, i) => (since + (i + 0.5) * answer.step) / 1_000)
   const sums = Array<number>(count).fill(0)
   const stacked = series.map(({ lines }) => lines.map((n, i) => (sums[i] = sums[i]! + n)))
-  const style = getComputedStyle(document.documentElement)
   const bars = uPlot.paths.bars!({ size: [0.86, 24], gap: 0 })
   const axis = {
-    stroke: style.getPropertyValue('--muted'),
+    stroke: themeColor('--muted'),
     font: '11px "Inter Variable", sans-serif',
-    grid: { stroke: style.getPropertyValue('--line'), width: 1 },
+    grid: { stroke: themeColor('--line'), width: 1 },
     ticks: { show: false },
   }
   return new uPlot(
