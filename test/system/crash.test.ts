@@ -124,7 +124,7 @@ it('the consumer is killed again and again while it writes, and somebody tails t
   closeSync(output)
   const gone = once(tail, 'exit')
   try {
-    await disturb(container, inSoak(6, 200), async () => {
+    await disturb(container, inSoak(15, 200), async () => {
       await house.consumer.kill()
       const begun = performance.now()
       const size = () => sizeOf(house.folderOf(container))
