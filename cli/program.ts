@@ -284,6 +284,24 @@ export function program(): Command {
     .addOption(json())
     .action(run(async () => (await import('./dead-letters.ts')).deadLetters))
 
+  add(
+    'reindex',
+    'Makes the index of days whole again: from Kafka, as long as it holds the lines, and from the files.',
+    [
+      {
+        command: 'tallyman reindex',
+        does: 'all days of which something is missing; a second time it finds nothing to do',
+      },
+      { command: 'tallyman reindex --day 2026-11-23 --no-kafka', does: 'a day, from its files alone' },
+    ],
+  )
+    .option('--service <name>', 'from Kafka for this service alone')
+    .option('--module <name>', 'from Kafka for this module alone')
+    .option('--day <day>', 'of this day alone, such as 2026-11-23')
+    .option('--no-kafka', 'from the files alone, which do not know runs and numbers')
+    .addOption(json())
+    .action(run(async () => (await import('./reindex.ts')).reindex))
+
   add('disown', 'Roots that are away with lines they have claimed; gives one up whose disk is gone.', [
     { command: 'tallyman disown', does: 'which there are' },
     { command: 'tallyman disown ROOT', does: 'counts its lines as lost: they are not waited for any more' },

@@ -44,7 +44,7 @@ const reasons = (lostBy: Record<string, number>): string =>
     .map(([reason, lines]) => `${reason} ${number(lines)}`)
     .join(', ')
 
-function report({ files, bytes, total, removed, problems, losses }: VerifyAnswer, maxLoss: number): string {
+function report({ files, bytes, rebuilt, total, removed, problems, losses }: VerifyAnswer, maxLoss: number): string {
   const parts = [`${number(files)} files, ${number(bytes)} bytes read`, table(COUNTS, [cells(total)], 0)]
   const more = (of: unknown[]): string =>
     of.length > LISTED ? `\nand ${number(of.length - LISTED)} more; --json lists them all` : ''
@@ -70,6 +70,7 @@ function report({ files, bytes, total, removed, problems, losses }: VerifyAnswer
   if (total.claimed > 0) {
     parts.push(`${number(total.claimed)} lines are another root's to write, which is away: tallyman disown tells which`)
   }
+  if (rebuilt > 0) parts.push(`${number(rebuilt)} bytes have a checksum that was made anew when the index was mended`)
   if (removed > 0) parts.push(`${number(removed)} more were written to days that are not kept any more`)
   parts.push(`${lost}, ${limit}; ${number(problems.length)} files are not as they were written`)
   return parts.join('\n\n')

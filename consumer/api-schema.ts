@@ -418,6 +418,11 @@ export type Loss = z.infer<typeof loss>
 export const verifyAnswer = z.object({
   files: count,
   bytes: count,
+  rebuilt: count
+    .default(0)
+    .describe(
+      'Bytes whose checksum was made anew, from what stood in the files when the index was mended: nothing vouches for them.',
+    ),
   total: lineCount,
   removed: count.describe('Lines that were written to days that are not kept any more; they are not in `total`.'),
   problems: z.array(problem),
@@ -482,6 +487,45 @@ export const replayAnswer = z.object({
   partial: z.array(gap),
 })
 export type ReplayAnswer = z.infer<typeof replayAnswer>
+
+/** `POST /api/v1/reindex`: makes the index whole again, from Kafka and from the files. A stream that ends with `end`. */
+export const reindexBody = z.strictObject({
+  service: z.string().optional().describe('Of this service alone.'),
+  module: z.string().optional().describe('Of this module alone.'),
+  day: day.optional().describe('Of this day alone.'),
+  kafka: z.boolean().default(true).describe('Whether Kafka is read; otherwise the files alone.'),
+})
+export type ReindexBody = z.infer<typeof reindexBody>
+export const reindexedDay = z
+  .object({
+    day,
+    damaged: count.describe('Bytes of the index that told nothing.'),
+    blank: count.describe('Bytes of files of which no row of the index told what was written there.'),
+    fromKafka: count.describe('Of these, those that Kafka still knew: they are as if nothing had happened.'),
+    fromFiles: count.describe(
+      'Those of which the lines, and the rows around them, tell time, container and source; not run and number, unless they are certain.',
+    ),
+    guessed: count.describe('Those of lines that say nothing of themselves: their times and containers are unknown.'),
+    changed: z.boolean().describe('The index of the day is another one now.'),
+  })
+  .describe('A day, and what became of its index.')
+export type ReindexedDay = z.infer<typeof reindexedDay>
+export const reindexEvent = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('progress'),
+    step: z
+      .enum(['index', 'kafka', 'files'])
+      .describe('What is read: days of the index, records of Kafka, bytes of files.'),
+    done: count,
+    total: count,
+  }),
+  z.object({
+    type: z.literal('end'),
+    days: z.array(reindexedDay),
+    partial: z.array(gap).describe('What of Kafka could not be read.'),
+  }),
+])
+export type ReindexEvent = z.infer<typeof reindexEvent>
 
 /** `/api/v1/session`: GET who one is, POST to log in with a token (sets a cookie), DELETE to log out. */
 export const sessionBody = z.strictObject({ token: z.string().min(1).max(1024) })

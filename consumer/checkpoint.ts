@@ -64,11 +64,21 @@ export const storedAt = (file: string, { packed }: Pick<FileState, 'packed'>): s
 export const storedBytes = ({ length, packed }: FileState): number =>
   packed ? packed.frames.reduce((sum, bytes) => sum + bytes, 0) : length
 
+/** A day whose index is another log than that which was written first. */
+export type Reindexed = {
+  /** How often it has been replaced. */
+  times: number
+  /** How long the log before was then, and how long this one. */
+  was: number
+  now: number
+}
+
 export type State = LedgerState & {
   partitions: Map<number, PartitionState>
   files: Map<string, FileState>
   /** How long the index of each day is. */
   index: Map<string, number>
+  reindexed: Map<string, Reindexed>
   /** The first day that is kept: files of earlier ones are removed, or about to be. */
   floor: string
   /** When the newest of the records was appended, ms since 1970; 0 before the first. */
@@ -78,7 +88,7 @@ export type State = LedgerState & {
 /** That of a root in which nothing has landed. */
 export const emptyState = (): State => ({
   ...{ partitions: new Map(), files: new Map(), runs: new Map(), totals: new Map() },
-  ...{ index: new Map(), floor: '', appended: 0 },
+  ...{ index: new Map(), reindexed: new Map(), floor: '', appended: 0 },
 })
 
 /** What has changed; `undefined` for what is forgotten. */
@@ -86,6 +96,7 @@ export type Delta = LedgerChanges & {
   partitions: [number, PartitionState][]
   files: [string, FileState | undefined][]
   index: [string, number | undefined][]
+  reindexed?: [string, Reindexed][]
   floor?: string
   appended?: number
 }
@@ -157,6 +168,7 @@ const payload = z.object({
   runs: z.array(z.tuple([z.string(), runState.nullable()])),
   totals: z.array(z.tuple([z.string(), totalsState.nullable()])),
   index: z.array(z.tuple([z.string(), offset.nullable()])),
+  reindexed: z.array(z.tuple([z.string(), z.object({ times: offset, was: offset, now: offset })])).exactOptional(),
   floor: z.string().exactOptional(),
   appended: offset.exactOptional(),
 })
@@ -185,6 +197,8 @@ function apply(state: State, delta: Delta | z.infer<typeof payload>): void {
   applyTo(state.runs, delta.runs)
   applyTo(state.totals, delta.totals)
   applyTo(state.index, delta.index)
+  applyTo(state.reindexed, delta.reindexed ?? [])
+  for (const [day, length] of delta.index) if (length === null || length === undefined) state.reindexed.delete(day)
   if (delta.floor !== undefined) state.floor = delta.floor
   state.appended = Math.max(state.appended, delta.appended ?? 0)
 }
@@ -284,9 +298,9 @@ export class Checkpoint {
 
   /** @returns the length of the new file */
   #writeSnapshot(): number {
-    const { partitions, files, runs, totals, index, floor, appended } = this.state
+    const { partitions, files, runs, totals, index, reindexed, floor, appended } = this.state
     const all: Delta = {
-      ...{ partitions: [...partitions], files: [...files], index: [...index] },
+      ...{ partitions: [...partitions], files: [...files], index: [...index], reindexed: [...reindexed] },
       ...{ runs: [...runs], totals: [...totals], floor, appended },
     }
     const bytes = Buffer.concat([MAGIC, entry(all)])

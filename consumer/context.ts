@@ -21,7 +21,7 @@ export async function readContext(
   const name = cursor && readFileName(cursor.file)
   if (!cursor || !name) throw notFound(at)
   const wanted = { since: Number.NEGATIVE_INFINITY, until: Number.POSITIVE_INFINITY, stdout: true, stderr: true }
-  const picked = await rows.day(name.day, { ...wanted, names: ({ service }) => may(service) })
+  const picked = await rows.day(name.day, { ...wanted, names: ({ service }) => may(service) }, [])
   const file = new FileLines(
     text,
     picked.flatMap(({ rows, picked }) => stretchesOf(rows, picked, cursor.file)),

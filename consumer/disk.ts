@@ -1,5 +1,5 @@
 /** What housekeeping does to files, so that tests can stop it between any two steps. */
-import { linkSync, lstatSync, mkdirSync, readdirSync, rmdirSync, rmSync, unlinkSync } from 'node:fs'
+import { linkSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, unlinkSync } from 'node:fs'
 import { open, unlink } from 'node:fs/promises'
 import { syncFolder } from '../wire/durable.ts'
 
@@ -16,6 +16,8 @@ export const disk = {
   remove: (path: string): Promise<void> => unlink(path),
   /** Removes a file of our own that may not be there. */
   discard: (path: string): void => rmSync(path, { force: true }),
+  /** Gives a file another name, in place of what has it. */
+  rename: (path: string, name: string): void => renameSync(path, name),
   /** @throws ENOTEMPTY */
   removeFolder: (path: string): void => rmdirSync(path),
   /** Makes durable which names a folder has. */

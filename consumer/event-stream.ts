@@ -7,6 +7,7 @@
  */
 import { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { z } from 'zod'
 
 /** Events in JSON, in batches, or as they go over the wire already. */
 export type Events = AsyncGenerator<readonly string[] | Buffer>
@@ -30,6 +31,14 @@ const idOf = (event: string): string =>
   event.startsWith('{"type":"cursor"') ? `id: ${(JSON.parse(event) as { cursor: string }).cursor}\n` : ''
 
 const isLine = (event: string): boolean => event.startsWith('{"type":"line"')
+
+/** A stream of events, as the OpenAPI document says it; what is sent is not held against it, event by event. */
+export const streamOf = (event: z.ZodType) => ({
+  200: {
+    description: 'Events, one a line.',
+    content: { 'application/x-ndjson': { schema: event }, 'text/event-stream': { schema: event } },
+  },
+})
 
 /**
  * Sends a stream.

@@ -20,6 +20,7 @@ import type { Layout } from './layout.ts'
 import type { Ledger } from './ledger.ts'
 import type { Manifests } from './manifests.ts'
 import type { Metrics } from './metrics.ts'
+import type { Reindex } from './reindex.ts'
 import { Retention } from './retention.ts'
 import type { Root } from './root.ts'
 import type { Settings } from './settings.ts'
@@ -42,6 +43,7 @@ export type HousekeepingSources = {
   ledger: Ledger
   letters: DeadLetters
   subscriber: Pick<Subscriber, 'meanwhile' | 'checkpointed' | 'recovered'>
+  reindex: Pick<Reindex, 'check'>
   space: Pick<DiskSpace, 'paused'>
   metrics: Pick<Metrics, 'figure'>
   log: Logger
@@ -83,13 +85,17 @@ export function housekeepingOf(sources: HousekeepingSources): Housekeeping {
   metrics.figure('dead_letters_dropped_total', 'Such records as had no room.', () => letters.counts.dropped)
   metrics.figure('dead_letters_expired_total', 'Dead letters that grew too old.', () => letters.counts.expired)
   metrics.figure('dead_letters_replayed_total', 'Dead letters that were replayed.', () => letters.counts.replayed)
-  const { subscriber, space } = sources
+  const { subscriber, space, reindex } = sources
   const compress = async (stop: AbortSignal): Promise<void> => {
     if (subscriber.recovered) await compression.run(stop)
   }
   // On a disk without room nothing is written again before there is some, and removing makes it.
   const ready = () => subscriber.recovered || space.paused
-  return new Housekeeping({ parts: [() => retention.run(), expire, compress], ready, log })
+  return new Housekeeping({
+    parts: [() => retention.run(), (stop) => reindex.check(stop), expire, compress],
+    ready,
+    log,
+  })
 }
 
 export type HousekeepingOptions = {

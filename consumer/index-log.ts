@@ -2,10 +2,13 @@
  * The index: of every stretch of bytes in a file whose lines they are, which numbers, from when, and their checksum. `tallyman
  * verify` holds the files against it.
  *
- *   <root>/.tallyman/index/<day>   blocks: uint32 LE length, uint32 LE CRC-32 of the payload, payload: MessagePack {e, t, files, runs, rows}
+ *   <root>/.tallyman/index/<day>   blocks: uint32 LE length, uint32 LE CRC-32 of the payload, payload: MessagePack
+ *                                  {e, n, t, files, runs, rows, rebuilt?}
  *   files, runs  what rows call by its number from here on: paths, and [id, service, module, host, container, format]
  *   e            where the block stands, below this one or itself, with which the numbers begin at 0 again
+ *   n            how many files and runs have numbers before this block: what follows a damaged one is understood all the same
  *   rows         ROW_NUMBERS numbers each, times from t on
+ *   rebuilt      which of the rows were made of what stands in the file, and not of what was written to it
  *
  * Blocks without `e` are of before that: each names its own files and runs, and has a list a row.
  *
@@ -14,8 +17,11 @@
  * - A row of `raw` is of one source, because its lines do not say of which they are.
  * - It is written at tracked positions and made durable before the checkpoint that says how long it is: what stands behind that
  *   length is nothing, and is written over.
+ * - A block that is damaged costs its own rows, and those that call by a number what it named: the next whole one is found by its
+ *   checksum. Of blocks without `n` it costs more, up to the next that begins the numbers anew.
+ * - A log is replaced as a whole (reindex.ts): places in it are places in that one log.
  */
-import { closeSync, constants, fdatasyncSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, fdatasyncSync, fstatSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { decode, encode } from '@msgpack/msgpack'
@@ -46,6 +52,11 @@ export type Row = {
   tmax: number
   /** CRC-32 of the bytes. */
   crc: number
+  /**
+   * It was made of what stands in the file: its checksum says nothing of what was written. Where that does not tell the run, `run` is
+   * empty, and the lines of each source are numbered from 1 on.
+   */
+  rebuilt?: true | undefined
 }
 
 /** A row is read into memory as a whole when it is checked. */
@@ -70,14 +81,19 @@ type Named = z.infer<typeof named>
 const runs = z.array(z.union([z.string(), named]))
 const block = z.object({
   e: count,
+  n: z.tuple([count, count]).optional(),
   t: count,
   files: z.array(z.string()),
   runs,
   rows: z.custom<number[]>((rows) => Array.isArray(rows) && rows.every(Number.isSafeInteger)),
+  rebuilt: z.array(count).optional(),
 })
+type Block = z.infer<typeof block>
 const numbers = z.tuple([count, count])
 /** As a row stood in a block at first: file and run by their place in its lists. */
 const listed = z.tuple([count, count, count, count, count, numbers, numbers, count, count, count])
+/** How the payloads of whole blocks begin: a map of so many keys, and the first of them. */
+const BEGINNINGS = ['\x87\xa1e', '\x86\xa1e', '\x85\xa1e', '\x83\xa5files'].map((text) => Buffer.from(text, 'latin1'))
 const blockOfBefore = z.object({ files: z.array(z.string()), runs, rows: z.array(listed) })
 
 const sameNames = (a: Names | undefined, b: Names | undefined): boolean =>
@@ -91,6 +107,28 @@ const sameNames = (a: Names | undefined, b: Names | undefined): boolean =>
 /** Whether a row holds lines of stdout; one of `raw` holds no others then. */
 const ofStdout = ({ numbers }: Pick<Row, 'numbers'>): boolean => numbers[0][0] !== 0
 
+/** Whether a row goes on where another ends, in the same run and near enough in time. */
+const follows = (last: Row, row: Omit<Row, 'bytes' | 'crc'>): boolean =>
+  last.run === row.run &&
+  last.file === row.file &&
+  last.position + last.bytes === row.position &&
+  last.bytes < MAX_ROW_BYTES &&
+  Math.max(last.tmax, row.tmax) - Math.min(last.tmin, row.tmin) <= MAX_ROW_MS &&
+  sameNames(last.names, row.names) &&
+  (row.names?.format !== 'raw' || ofStdout(last) === ofStdout(row))
+
+/** Makes a row longer by what follows it. @returns whether it could */
+export function extend(last: Row, row: Omit<Row, 'bytes' | 'crc'>, bytes: Uint8Array): boolean {
+  if (!follows(last, row)) return false
+  last.bytes += bytes.length
+  last.lines += row.lines
+  last.numbers = [join2(last.numbers[0], row.numbers[0]), join2(last.numbers[1], row.numbers[1])]
+  last.tmin = Math.min(last.tmin, row.tmin)
+  last.tmax = Math.max(last.tmax, row.tmax)
+  last.crc = crc32(bytes, last.crc)
+  return true
+}
+
 const join2 = ([a, b]: Numbers, [c, d]: Numbers): Numbers => [a || c, Math.max(b, d)]
 
 /** What rows call by numbers, from the block at `at` on. */
@@ -101,6 +139,18 @@ type Epoch = {
   named: number
 }
 
+/** Is told what becomes of days' logs. */
+export type IndexWatcher = {
+  /** Rows were written, and so long is the log with them. */
+  grown(day: string, rows: readonly Row[], length: number): void
+  /** The day is removed. */
+  removed(day: string): void
+  /** Another log has taken the place of the day's. */
+  replaced(day: string): void
+  /** The day's log does not hold all that was written to it. */
+  damaged?(day: string): void
+}
+
 export class IndexLog {
   #folder: string
   /** Of the days that are written: one whose epoch is forgotten begins another. */
@@ -109,7 +159,7 @@ export class IndexLog {
   /** Rows that are not written yet, by day. */
   #rows = new Map<string, Row[]>()
   #last = new Map<string, Row>()
-  #watchers: ((day: string, rows: readonly Row[], length: number) => void)[] = []
+  #watchers: IndexWatcher[] = []
 
   /**
    * @param state the folder of the root's own state
@@ -123,23 +173,7 @@ export class IndexLog {
   /** Takes up what was handed to the writer. */
   add(day: string, row: Omit<Row, 'bytes' | 'crc'>, bytes: Uint8Array): void {
     const last = this.#last.get(row.file)
-    if (
-      last &&
-      last.run === row.run &&
-      last.position + last.bytes === row.position &&
-      last.bytes < MAX_ROW_BYTES &&
-      Math.max(last.tmax, row.tmax) - Math.min(last.tmin, row.tmin) <= MAX_ROW_MS &&
-      sameNames(last.names, row.names) &&
-      (row.names?.format !== 'raw' || ofStdout(last) === ofStdout(row))
-    ) {
-      last.bytes += bytes.length
-      last.lines += row.lines
-      last.numbers = [join2(last.numbers[0], row.numbers[0]), join2(last.numbers[1], row.numbers[1])]
-      last.tmin = Math.min(last.tmin, row.tmin)
-      last.tmax = Math.max(last.tmax, row.tmax)
-      last.crc = crc32(bytes, last.crc)
-      return
-    }
+    if (last && extend(last, row, bytes)) return
     const added: Row = { ...row, bytes: bytes.length, crc: crc32(bytes) }
     this.#last.set(row.file, added)
     const rows = this.#rows.get(day)
@@ -151,7 +185,14 @@ export class IndexLog {
   forget(day: string): void {
     this.#lengths.delete(day)
     this.#epochs.delete(day)
-    for (const tell of this.#watchers) tell(day, [], 0)
+    for (const watcher of this.#watchers) watcher.removed(day)
+  }
+
+  /** Goes on in the log that has taken the place of a day's. @param length how long that one is */
+  replaced(day: string, length: number): void {
+    this.#lengths.set(day, length)
+    this.#epochs.delete(day)
+    for (const watcher of this.#watchers) watcher.replaced(day)
   }
 
   /** Where a day's log is. */
@@ -169,9 +210,8 @@ export class IndexLog {
     return this.#rows
   }
 
-  /** Tells which rows were written, and how long the day's log is with them: 0, with no rows, where the day is removed. */
-  watch(tell: (day: string, rows: readonly Row[], length: number) => void): void {
-    this.#watchers.push(tell)
+  watch(watcher: IndexWatcher): void {
+    this.#watchers.push(watcher)
   }
 
   /**
@@ -193,7 +233,7 @@ export class IndexLog {
     this.#last.clear()
     for (const [day, length] of grown) {
       this.#lengths.set(day, length)
-      for (const tell of this.#watchers) tell(day, written.get(day)!, length)
+      for (const watcher of this.#watchers) watcher.grown(day, written.get(day)!, length)
     }
     return grown
   }
@@ -201,29 +241,71 @@ export class IndexLog {
   /** @returns how long the day's log is with the rows */
   #write(day: string, rows: readonly Row[]): number {
     const length = this.#lengths.get(day) ?? 0
-    let epoch = this.#epochs.get(day)
-    if (!epoch || length - epoch.at > EPOCH_BYTES) {
-      epoch = { at: length, files: new Map(), runs: new Map(), named: 0 }
-      this.#epochs.set(day, epoch)
-    }
-    const bytes = pack(rows, epoch)
-    // One that somebody removed is begun anew in the middle: lines land all the same, and verify tells.
+    // One that somebody removed is begun anew in the middle: lines land all the same, and the check tells.
     mkdirSync(this.#folder, { recursive: true })
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW
     const fd = openSync(join(this.#folder, day), flags, 0o644)
     try {
-      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at, length + at)
+      if (fstatSync(fd).size < length) {
+        // What was named there is not any more.
+        this.#epochs.delete(day)
+        for (const watcher of this.#watchers) watcher.damaged?.(day)
+      }
+      const epoch = epochAt(length, this.#epochs.get(day))
+      this.#epochs.set(day, epoch)
+      const bytes = pack(rows, epoch)
+      writeAll(fd, bytes, length)
       fdatasyncSync(fd)
+      if (length === 0) syncFolder(this.#folder)
+      return length + bytes.length
     } finally {
       closeSync(fd)
     }
-    if (length === 0) syncFolder(this.#folder)
-    return length + bytes.length
+  }
+}
+
+function writeAll(fd: number, bytes: Buffer, position: number): void {
+  for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at, position + at)
+}
+
+/** The epoch of a block at `at`: the last one, or a new one where that is too far back. */
+function epochAt(at: number, last: Epoch | undefined): Epoch {
+  return last && at - last.at <= EPOCH_BYTES ? last : { at, files: new Map(), runs: new Map(), named: 0 }
+}
+
+/** A log that is written from its beginning on, beside the one whose place it may take. */
+export class NewIndex implements Disposable {
+  length = 0
+  #fd: number
+  #epoch: Epoch | undefined
+
+  /** @throws Error of the file system */
+  constructor(path: string) {
+    this.#fd = openSync(path, 'w', 0o644)
+  }
+
+  /** Writes a block. */
+  write(rows: readonly Row[]): void {
+    if (rows.length === 0) return
+    this.#epoch = epochAt(this.length, this.#epoch)
+    const bytes = pack(rows, this.#epoch)
+    writeAll(this.#fd, bytes, this.length)
+    this.length += bytes.length
+  }
+
+  /** Makes it durable. */
+  sync(): void {
+    fdatasyncSync(this.#fd)
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#fd)
   }
 }
 
 /** A block of rows. What it names for the first time goes into the epoch. */
 function pack(rows: readonly Row[], epoch: Epoch): Buffer {
+  const n = [epoch.files.size, epoch.named]
   const files: string[] = []
   const runs: (string | Named)[] = []
   const placeOf = (file: string): number => {
@@ -251,7 +333,8 @@ function pack(rows: readonly Row[], epoch: Epoch): Buffer {
     flat.push(placeOf(row.file), placeOfRun(row), position, bytes, lines)
     flat.push(from, to - from, fromErr, toErr - fromErr, tmin - t, tmax - tmin, crc)
   }
-  const payload = encode({ e: epoch.at, t, files, runs, rows: flat })
+  const rebuilt = rows.flatMap((row, i) => (row.rebuilt ? [i] : []))
+  const payload = encode({ e: epoch.at, n, t, files, runs, rows: flat, ...(rebuilt.length > 0 && { rebuilt }) })
   const header = Buffer.alloc(HEADER_BYTES)
   header.writeUInt32LE(payload.length, 0)
   header.writeUInt32LE(crc32(payload), 4)
@@ -264,14 +347,20 @@ function namesOf(run: string | Named): Pick<Row, 'run' | 'names'> {
   return { run: id, names: { service, module, host, container, format } }
 }
 
+/** A stretch of a day's log of which rows are missing: from byte `from` up to and without `to`. */
+export type Damage = { from: number; to: number }
+
+export type Damaged = (damage: Damage) => void
+
 /**
  * The rows of a day's log, block by block.
  * @param length how long the log is, as the checkpoint says
  * @param from where a block begins
- * @throws Error saying from where on it is damaged
+ * @param damaged is told what is passed over; where nobody is, it throws
+ * @throws Error of the file system
  */
-export function* readIndex(state: string, day: string, length: number, from = 0): Generator<Row[]> {
-  for (const { rows } of readBlocks(state, day, length, from)) yield rows
+export function* readIndex(state: string, day: string, length: number, from = 0, damaged?: Damaged): Generator<Row[]> {
+  for (const { rows } of readBlocks(state, day, length, from, damaged)) yield rows
 }
 
 /** The same, each block with where the next one begins. */
@@ -280,43 +369,103 @@ export function* readBlocks(
   day: string,
   length: number,
   from = 0,
+  damaged?: Damaged,
 ): Generator<{ rows: Row[]; next: number }> {
-  using log = new BlockReader(join(state, 'index', day), length)
-  let names: { at: number; files: string[]; runs: Pick<Row, 'run' | 'names'>[] } | undefined
+  const path = join(state, 'index', day)
+  using log = new BlockReader(path, length)
+  const passOver = ({ from, to }: Damage): void => {
+    if (!damaged) throw new Error(`${path} is damaged from byte ${from} on`)
+    damaged({ from, to })
+  }
+  let names: EpochNames | undefined
   for (let at = from; at < length; ) {
-    const { value, next } = log.read(at)
-    const { success, data } = block.safeParse(value)
-    if (!success) yield { rows: rowsOfBefore(value, log, at), next }
-    else {
-      if (names?.at !== data.e) {
-        names = { at: data.e, files: [], runs: [] }
-        // What was named in front of the place from which it is read.
-        for (let i = data.e; i < at; ) {
-          const before = log.read(i)
-          const { files, runs } = block.parse(before.value)
-          names.files.push(...files)
-          names.runs.push(...runs.map(namesOf))
-          i = before.next
-        }
-      }
-      names.files.push(...data.files)
-      names.runs.push(...data.runs.map(namesOf))
-      yield { rows: unpack(data, names, () => log.damaged(at)), next }
+    const read = log.read(at)
+    if (!read) {
+      const to = log.wholeFrom(at + 1)
+      passOver({ from: at, to })
+      names?.passOver()
+      at = to
+      continue
     }
+    const { value, next } = read
+    const { success, data } = block.safeParse(value)
+    let rows: Row[] | undefined
+    if (success) {
+      if (names?.at !== data.e) names = EpochNames.read(log, data.e, at)
+      names.take(data)
+      rows = unpack(data, names)
+      if (rows.length * ROW_NUMBERS < data.rows.length) passOver({ from: at, to: next })
+    } else {
+      rows = rowsOfBefore(value)
+      if (!rows) passOver({ from: at, to: next })
+    }
+    if (rows) yield { rows, next }
     at = next
   }
 }
 
-function unpack(
-  { t, rows: flat }: z.infer<typeof block>,
-  { files, runs }: { files: readonly string[]; runs: readonly Pick<Row, 'run' | 'names'>[] },
-  damaged: () => Error,
-): Row[] {
+/** What of a day's log is not whole, without reading its rows. Comes back now and then, with nothing, so that others have their turn. */
+export function* damageOf(state: string, day: string, length: number): Generator<Damage | undefined> {
+  using log = new BlockReader(join(state, 'index', day), length)
+  for (let at = 0, told = 0; at < length; ) {
+    const next = log.payload(at)?.next
+    if (next === undefined) {
+      const to = log.wholeFrom(at + 1)
+      yield { from: at, to }
+      at = to
+    } else at = next
+    if (at - told < WINDOW_BYTES) continue
+    told = at
+    yield undefined
+  }
+}
+
+/** What rows call by numbers, as it is read. */
+class EpochNames {
+  readonly at: number
+  readonly files: string[] = []
+  readonly runs: Pick<Row, 'run' | 'names'>[] = []
+  /** No block of the epoch was passed over. */
+  #whole = true
+
+  /** Those of the blocks from `at` on up to and without that at `to`. */
+  static read(log: BlockReader, at: number, to: number): EpochNames {
+    const names = new EpochNames(at)
+    for (let i = at; i < to; ) {
+      const before = log.read(i)
+      const { data } = block.safeParse(before?.value)
+      if (data?.e === at) names.take(data)
+      else names.passOver()
+      i = before?.next ?? log.wholeFrom(i + 1)
+    }
+    return names
+  }
+
+  private constructor(at: number) {
+    this.at = at
+  }
+
+  passOver(): void {
+    this.#whole = false
+  }
+
+  take({ n, files, runs }: Block): void {
+    // Whatever the next one names, its numbers are not known.
+    if (!n && !this.#whole) return
+    const [fileAt, runAt] = n ?? [this.files.length, this.runs.length]
+    for (const [i, file] of files.entries()) this.files[fileAt + i] = file
+    for (const [i, run] of runs.entries()) this.runs[runAt + i] = namesOf(run)
+  }
+}
+
+/** The rows of a block, but for those whose names are not known. */
+function unpack({ t, rows: flat, rebuilt }: Block, { files, runs }: EpochNames): Row[] {
   const rows: Row[] = []
+  const made = new Set(rebuilt)
   for (let i = 0; i + ROW_NUMBERS <= flat.length; i += ROW_NUMBERS) {
     const file = files[flat[i]!]
     const run = runs[flat[i + 1]!]
-    if (file === undefined || run === undefined) throw damaged()
+    if (file === undefined || run === undefined) continue
     const [position, bytes, lines] = [flat[i + 2]!, flat[i + 3]!, flat[i + 4]!]
     const [from, fromErr] = [flat[i + 5]!, flat[i + 7]!]
     const tmin = t + flat[i + 9]!
@@ -327,14 +476,16 @@ function unpack(
         [fromErr, fromErr + flat[i + 8]!],
       ],
       ...{ tmin, tmax: tmin + flat[i + 10]!, crc: flat[i + 11]! },
+      ...(made.has(i / ROW_NUMBERS) && { rebuilt: true }),
     })
   }
   return rows
 }
 
-function rowsOfBefore(value: unknown, log: BlockReader, at: number): Row[] {
+/** @returns undefined for what is no block */
+function rowsOfBefore(value: unknown): Row[] | undefined {
   const { success, data } = blockOfBefore.safeParse(value)
-  if (!success) throw log.damaged(at)
+  if (!success) return undefined
   const known = data.runs.map(namesOf)
   return data.rows.map(([file, position, bytes, lines, run, stdout, stderr, tmin, tmax, crc]) => ({
     ...{ file: data.files[file]!, position, bytes, lines, ...known[run]! },
@@ -344,49 +495,82 @@ function rowsOfBefore(value: unknown, log: BlockReader, at: number): Row[] {
 
 /** Blocks of a log, read in windows of many. */
 class BlockReader implements Disposable {
-  #path: string
   #length: number
-  #fd: number
+  /** Of a log that is not there none is whole. */
+  #fd: number | undefined
   #window = Buffer.alloc(0)
   /** Where the window begins. */
   #from = 0
 
   constructor(path: string, length: number) {
-    this.#path = path
     this.#length = length
-    this.#fd = openSync(path, 'r')
+    try {
+      this.#fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    }
   }
 
-  /** The block at a place, and where the next one is. @throws Error saying that it is damaged */
-  read(at: number): { value: unknown; next: number } {
+  /** The block at a place, and where the next one is. @returns undefined where no whole one is */
+  read(at: number): { value: unknown; next: number } | undefined {
+    const found = this.payload(at)
+    try {
+      return found && { value: decode(found.payload), next: found.next }
+    } catch {
+      return undefined
+    }
+  }
+
+  /** The same, not decoded: a view, valid until the next call. */
+  payload(at: number): { payload: Buffer; next: number } | undefined {
     const header = this.#bytes(at, HEADER_BYTES)
-    const size = header.readUInt32LE(0)
-    const next = at + HEADER_BYTES + size
-    if (next > this.#length) throw this.damaged(at)
+    const size = header?.readUInt32LE(0)
+    // Zeros, of a hole in the file, are an empty payload with the right CRC.
+    if (!header || !size || at + HEADER_BYTES + size > this.#length) return undefined
     const crc = header.readUInt32LE(4)
     const payload = this.#bytes(at + HEADER_BYTES, size)
-    if (crc32(payload) !== crc) throw this.damaged(at)
-    return { value: decode(payload), next }
+    return payload && crc32(payload) === crc ? { payload, next: at + HEADER_BYTES + size } : undefined
   }
 
-  damaged(at: number): Error {
-    return new Error(`${this.#path} is damaged from byte ${at} on`)
+  /** Where the first whole block is, at a place or behind it; the log's end where there is none. */
+  wholeFrom(from: number): number {
+    const overlap = Math.max(...BEGINNINGS.map(({ length }) => length)) - 1
+    for (let at = from + HEADER_BYTES; at < this.#length; ) {
+      const window = this.#bytes(at, 1, true)
+      if (!window) return this.#length
+      const end = at + window.length
+      const candidates = BEGINNINGS.flatMap((beginning) => occurrences(window, beginning)).sort((a, b) => a - b)
+      const places = candidates.map((i) => at + i - HEADER_BYTES)
+      // The window moves with each look.
+      for (const place of places) if (this.payload(place)) return place
+      at = Math.max(end - overlap, at + 1)
+    }
+    return this.#length
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#fd)
+    if (this.#fd !== undefined) closeSync(this.#fd)
   }
 
-  /** @returns a view, valid until the next call */
-  #bytes(at: number, count: number): Buffer {
+  /**
+   * @param rest all of the window from there on
+   * @returns a view, valid until the next call; undefined where the file ends before
+   */
+  #bytes(at: number, count: number, rest = false): Buffer | undefined {
+    if (this.#fd === undefined) return undefined
     if (at < this.#from || at + count > this.#from + this.#window.length) {
-      this.#window = Buffer.alloc(Math.min(Math.max(count, WINDOW_BYTES), this.#length - at))
+      this.#window = Buffer.alloc(Math.min(Math.max(count, WINDOW_BYTES), Math.max(0, this.#length - at)))
       this.#from = at
       const read = readSync(this.#fd, this.#window, 0, this.#window.length, at)
-      if (read < Math.min(count, this.#window.length)) throw this.damaged(at)
       this.#window = this.#window.subarray(0, read)
     }
-    if (at + count > this.#from + this.#window.length) throw this.damaged(at)
-    return this.#window.subarray(at - this.#from, at - this.#from + count)
+    if (at + count > this.#from + this.#window.length) return undefined
+    return this.#window.subarray(at - this.#from, rest ? undefined : at - this.#from + count)
   }
+}
+
+function occurrences(bytes: Buffer, of: Buffer): number[] {
+  const found: number[] = []
+  for (let at = bytes.indexOf(of); at !== -1; at = bytes.indexOf(of, at + 1)) found.push(at)
+  return found
 }

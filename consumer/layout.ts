@@ -59,7 +59,7 @@ const LAST_STAMP_MS = 253_402_300_799_999
 const DAY_MS = 86_400_000
 
 /** A container's name in a stamp: `!`, blanks and whatever else could be taken for layout are percent-encoded. */
-const stampName = (name: string): string =>
+export const stampName = (name: string): string =>
   name
     .toWellFormed()
     .replace(/[^A-Za-z0-9._-]/gu, (character) => encodeURIComponent(character).replace(/[!'()*]/g, percent)) || '-'

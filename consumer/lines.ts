@@ -214,7 +214,7 @@ export class Merge {
       const day = waiting[0]
       if (day && (!first || sign * (day.begin - first.time) <= 0)) {
         waiting.shift()
-        for (const picked of await this.#day(day.day)) {
+        for (const picked of await rows.day(day.day, this.#wanted, this.#partial)) {
           if (picked.picked.length > 0) open.push(new Sorted(picked, edge, sign))
         }
         continue
@@ -223,15 +223,6 @@ export class Merge {
       open.pop()
       yield first.shift()
       if (first.left) open.push(first)
-    }
-  }
-
-  async #day(day: string): Promise<Picked[]> {
-    try {
-      return await this.#history.rows.day(day, this.#wanted)
-    } catch (error) {
-      this.#partial.push({ file: `.tallyman/index/${day}`, message: (error as Error).message })
-      return []
     }
   }
 }

@@ -14,6 +14,7 @@ import { Checkpoint } from './checkpoint.ts'
 import { Days } from './days.ts'
 import { deadLetterRoutes } from './dead-letter-routes.ts'
 import { DeadLetters } from './dead-letters.ts'
+import { disk } from './disk.ts'
 import { DiskSpace } from './disk-space.ts'
 import { ConsumerError } from './errors.ts'
 import type { RunsOf } from './fan-out.ts'
@@ -35,6 +36,8 @@ import { Membership } from './membership.ts'
 import { Metrics } from './metrics.ts'
 import { Peers } from './peers.ts'
 import { readingRoutes } from './reading-routes.ts'
+import { Reindex } from './reindex.ts'
+import { reindexRoutes } from './reindex-routes.ts'
 import { sender } from './replay.ts'
 import { openRoot } from './root.ts'
 import { RowCache } from './row-cache.ts'
@@ -89,7 +92,7 @@ try {
   const hub: Hub = new Hub({
     readerBytes: settings.TAIL_BUFFER,
     lengths: () => writer.lengths,
-    cursor: () => tailCursor(checkpoint.state.index),
+    cursor: () => tailCursor(checkpoint.state),
   })
   const writer = new Writer({
     root: root.path,
@@ -165,15 +168,22 @@ try {
     landed: (times) => metrics.landed(times),
   })
   const manifests = new Manifests(checkpoint)
-  const housekeeping = housekeepingOf({
-    ...{ root, settings, checkpoint, manifests, landing, writer, index, layout, ledger, letters },
-    ...{ subscriber, space, metrics, log },
-  })
   const rows = new RowCache({
-    ...{ state: root.state, index, files, runs: ledger.state.runs },
+    ...{ state: root.state, index, files, reindexed: checkpoint.state.reindexed, runs: ledger.state.runs },
     ...{ format: settings.LINE_FORMAT, maxBytes: settings.INDEX_CACHE },
   })
   const text = new FileReader({ root: root.path, files: checkpoint.state.files })
+  const reindex = new Reindex({
+    ...{ state: root.state, disk, checkpoint, index, text, runs: ledger.state.runs, settings, log, failed },
+    namesOf: (row) => rows.namesOf(row),
+    kafka: group,
+    checkpointed: (work) => subscriber.checkpointed(work),
+    meanwhile: (work) => subscriber.meanwhile(work),
+  })
+  const housekeeping = housekeepingOf({
+    ...{ root, settings, checkpoint, manifests, landing, writer, index, layout, ledger, letters },
+    ...{ subscriber, reindex, space, metrics, log },
+  })
   const self = { name: settings.CONSUMER_NAME ?? hostname(), uuid: root.uuid }
   const status = (): ConsumerStatus => {
     const reason = subscriber.trouble
@@ -214,6 +224,7 @@ try {
         ...{ root: realpathSync(root.path), files: checkpoint.state.files },
         ...{ searches: new Slots(settings.SEARCHES_MAX), status },
       }),
+      reindexRoutes(reindex),
       deadLetterRoutes({ letters, topic: settings.KAFKA_TOPIC, send: sender(connect, settings.KAFKA_TOPIC) }),
     ],
   })

@@ -175,6 +175,7 @@ export function mergeVerifications(told: Told<VerifyAnswer>[], runs: readonly Ru
   return {
     files: sum(told.map(({ answer }) => answer.files)),
     bytes: sum(told.map(({ answer }) => answer.bytes)),
+    rebuilt: sum(told.map(({ answer }) => answer.rebuilt)),
     total: addCounts(told.map(({ answer }) => answer.total)),
     removed: sum(told.map(({ answer }) => answer.removed)),
     problems: told.flatMap(({ name, answer }) =>

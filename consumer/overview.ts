@@ -13,7 +13,7 @@ import type {
 } from './api-schema.ts'
 import type { Names } from './index-log.ts'
 import type { LedgerState } from './ledger.ts'
-import { tellGap, wantedOf } from './lines.ts'
+import { wantedOf } from './lines.ts'
 import type { Manifest, Manifests } from './manifests.ts'
 import type { Picked, RowCache, Rows, Wanted } from './row-cache.ts'
 import { moduleSelector } from './selection.ts'
@@ -198,11 +198,7 @@ function keyBy(by: HistogramQuery['by'], { service, module, host }: Names): stri
 /** The wanted rows, day by day; the event loop has its turn in between. */
 async function* pickedOf(rows: RowCache, wanted: Wanted, partial: Gap[]): AsyncGenerator<Picked> {
   for (const day of rows.days) {
-    try {
-      yield* await rows.day(day, wanted)
-    } catch (error) {
-      tellGap(partial, `.tallyman/index/${day}`, error as Error)
-    }
+    yield* await rows.day(day, wanted, partial)
     await turn()
   }
 }

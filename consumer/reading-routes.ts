@@ -24,7 +24,7 @@ import {
 import type { FileState } from './checkpoint.ts'
 import { readContext } from './context.ts'
 import { download } from './download.ts'
-import { eventFormat, sendEvents } from './event-stream.ts'
+import { eventFormat, sendEvents, streamOf } from './event-stream.ts'
 import type { Hub } from './hub.ts'
 import { type History, readLines } from './lines.ts'
 import { days, histogram, type OverviewSources, services } from './overview.ts'
@@ -46,14 +46,6 @@ export type ReadingSources = {
 
 /** HEAD would do all the work of a stream, and send none of it. */
 const NO_HEAD = { exposeHeadRoute: false }
-
-/** A stream of events, as the OpenAPI document says it; what is sent is not held against it, event by event. */
-const streamOf = (event: z.ZodType) => ({
-  200: {
-    description: 'Events, one a line.',
-    content: { 'application/x-ndjson': { schema: event }, 'text/event-stream': { schema: event } },
-  },
-})
 
 export const readingRoutes =
   ({ history, overview, hub, root, files, searches, status }: ReadingSources): FastifyPluginAsyncZod =>

@@ -7,10 +7,12 @@
  * - A day stays what it was read as but for growing: what the index writes from then on is taken up as it is written.
  * - A day that is too large to be kept is read anew for each question, and only what is asked for is held meanwhile.
  * - Reading a day gives the event loop back every few ms: lines land meanwhile.
+ * - What a damaged log does not tell of is left out, and every answer says so.
  */
 import { setImmediate as turn } from 'node:timers/promises'
-import type { FileState } from './checkpoint.ts'
-import { type IndexLog, type Names, type Row, readBlocks, readIndex } from './index-log.ts'
+import type { Gap } from './api-schema.ts'
+import type { FileState, Reindexed } from './checkpoint.ts'
+import { type Damage, type IndexLog, type Names, type Row, readBlocks, readIndex } from './index-log.ts'
 import type { LineFormat } from './layout.ts'
 import type { RunState } from './ledger.ts'
 import { nameOf, readFileName } from './names.ts'
@@ -187,6 +189,9 @@ export type Picked = { rows: Rows; picked: Uint32Array }
 /** From when to when the lines of a day are, at the widest. */
 type Bounds = { tmin: number; tmax: number }
 
+/** A place in a day's log, and which one it is of those that have had its place. */
+export type IndexPlace = { length: number; times: number }
+
 /** A day that is kept, and how many rows it had when they were joined last. */
 type Day = { rows: Rows; joined: number; used: number }
 
@@ -196,6 +201,8 @@ export type RowCacheOptions = {
   index: IndexLog
   /** Files as the checkpoint says. */
   files: ReadonlyMap<string, FileState>
+  /** Days whose log is another one than it was. */
+  reindexed: ReadonlyMap<string, Reindexed>
   /** Runs that the ledger remembers: rows of old do not say their names. */
   runs: ReadonlyMap<string, RunState>
   /** Format of rows that do not say theirs. */
@@ -214,6 +221,8 @@ export class RowCache {
   /** From when to when the rows of a stretch of a day's log are, one after the other from its beginning on: what is not wanted is skipped. */
   #parts = new Map<string, (Bounds & { next: number })[]>()
   #loading = new Map<string, Promise<Rows | undefined>>()
+  /** Of a day what its log does not tell of. */
+  #damage = new Map<string, Map<number, Damage>>()
   #unnamed = new Map<string, Names>()
   #uses = 0
 
@@ -223,7 +232,14 @@ export class RowCache {
       const name = readFileName(file)
       if (name && lines > 0) this.#widen(name.day, first, last)
     }
-    options.index.watch((day, rows, length) => this.#grown(day, rows, length))
+    options.index.watch({
+      grown: (day, rows) => this.#grown(day, rows),
+      replaced: (day) => this.#forget(day),
+      removed: (day) => {
+        this.#forget(day)
+        this.#bounds.delete(day)
+      },
+    })
   }
 
   /** Days that have rows, the oldest first. */
@@ -244,9 +260,22 @@ export class RowCache {
 
   /**
    * The rows of a day that are wanted: those of its log, and the pending ones.
-   * @throws Error when the day's log is damaged or cannot be read
+   * @param partial gets what of the log cannot be read
    */
-  async day(name: string, wanted: Wanted): Promise<Picked[]> {
+  async day(name: string, wanted: Wanted, partial: Gap[]): Promise<Picked[]> {
+    const tell = (message: string) => partial.push({ file: `.tallyman/index/${name}`, message })
+    try {
+      const picked = await this.#day(name, wanted)
+      const damage = this.#damage.get(name)
+      if (damage) tell(damageMessage(damage.values().toArray()))
+      return picked
+    } catch (error) {
+      tell((error as Error).message)
+      return this.#pending(name, wanted)
+    }
+  }
+
+  async #day(name: string, wanted: Wanted): Promise<Picked[]> {
     const length = this.#options.index.lengths.get(name)
     const bounds = this.#bounds.get(name)
     if (length === undefined || !bounds || bounds.tmax < wanted.since || bounds.tmin >= wanted.until)
@@ -269,11 +298,17 @@ export class RowCache {
 
   /**
    * What was written to the index behind a place in it, in the order in which it landed.
-   * @param lengths how long each day's log was; the place moves on with what is given
+   * @param places how long each day's log was; they move on with what is given
    * @param pending whether rows are given that are not in a log yet
+   * @param partial gets what is not given
    */
-  async *behind(lengths: Map<string, number>, wanted: Wanted, pending: boolean): AsyncGenerator<Stretch[]> {
-    const { state, index } = this.#options
+  async *behind(
+    places: Map<string, IndexPlace>,
+    wanted: Wanted,
+    pending: boolean,
+    partial: Gap[],
+  ): AsyncGenerator<Stretch[]> {
+    const { state, index, reindexed } = this.#options
     const given = (rows: readonly Row[]): Stretch[] => {
       const given = new Rows()
       for (const row of rows) given.add(row, this.namesOf(row))
@@ -283,21 +318,28 @@ export class RowCache {
     for (let grown = true; grown; ) {
       grown = false
       for (const day of [...index.lengths.keys()].sort()) {
+        const times = reindexed.get(day)?.times ?? 0
+        const place = this.#placeIn(day, places.get(day), partial)
         // A log that is shorter than it was is another one.
-        const place = lengths.get(day) ?? 0
         for (let from = place > index.lengths.get(day)! ? 0 : place; from < (index.lengths.get(day) ?? 0); ) {
           grown = true
           const length = index.lengths.get(day)!
-          try {
-            for (const rows of readIndex(state, day, length, from)) yield given(rows)
-          } catch (error) {
-            // A place in front of which something was written over is none any more: all of the day is given again.
-            if (from === 0) throw error
+          const damage: Damage[] = []
+          // A place in front of which something was written over is none any more: all of the day is given again.
+          const misplaced = (): boolean => from > 0 && damage[0]?.from === from
+          for (const rows of readIndex(state, day, length, from, (each) => damage.push(each))) {
+            if (misplaced()) break
+            yield given(rows)
+          }
+          if (misplaced()) {
             from = 0
             continue
           }
+          if (damage.length > 0) partial.push({ file: `.tallyman/index/${day}`, message: damageMessage(damage) })
           from = length
-          lengths.set(day, from)
+          places.set(day, { length, times })
+          // What is written to another one that takes its place is looked for from here on.
+          if ((reindexed.get(day)?.times ?? 0) !== times) break
         }
       }
     }
@@ -324,6 +366,21 @@ export class RowCache {
     return unnamed
   }
 
+  /** Where in a day's log a place of before is now. */
+  #placeIn(day: string, place: IndexPlace | undefined, partial: Gap[]): number {
+    const now = this.#options.reindexed.get(day)
+    // All of a log is new to who knows nothing of it.
+    if (!place || place.length === 0) return 0
+    if (!now || place.times === now.times) return place.length
+    // Who had all of the log before has what this one holds up to here.
+    if (place.times !== now.times - 1 || place.length !== now.was) {
+      const message =
+        'the index of this day was rebuilt meanwhile, and does not tell what landed between; what did is left out here'
+      partial.push({ file: `.tallyman/index/${day}`, message })
+    }
+    return now.now
+  }
+
   #pending(day: string, wanted: Wanted): Picked[] {
     const pending = this.#options.index.pending.get(day)
     if (!pending) return []
@@ -332,13 +389,14 @@ export class RowCache {
     return [{ rows, picked: rows.pick(wanted) }]
   }
 
-  #grown(name: string, rows: readonly Row[], length: number): void {
-    if (length === 0) {
-      this.#days.delete(name)
-      this.#bounds.delete(name)
-      this.#large.delete(name)
-      this.#parts.delete(name)
-    }
+  #forget(name: string): void {
+    this.#days.delete(name)
+    this.#large.delete(name)
+    this.#parts.delete(name)
+    this.#damage.delete(name)
+  }
+
+  #grown(name: string, rows: readonly Row[]): void {
     const kept = this.#days.get(name)
     for (const row of rows) {
       this.#widen(name, row.tmin, row.tmax)
@@ -392,7 +450,8 @@ export class RowCache {
    * @param done gets them in the turn in which no other is written yet: what is written from then on comes by the watch
    */
   async #read<T>(name: string, wanted: Wanted | undefined, done: (rows: Rows) => T): Promise<T> {
-    const { state, index, maxBytes } = this.#options
+    const { state, index, reindexed, maxBytes } = this.#options
+    const log = reindexed.get(name)
     let rows = new Rows()
     let joined = 0
     let sliced = performance.now()
@@ -414,7 +473,11 @@ export class RowCache {
       }
       const part = { tmin: Number.POSITIVE_INFINITY, tmax: Number.NEGATIVE_INFINITY, next: at }
       const length = known?.next ?? index.lengths.get(name)!
-      for (const block of readBlocks(state, name, length, at)) {
+      const damaged = (damage: Damage) => {
+        part.next = damage.to
+        this.#damaged(name, damage)
+      }
+      for (const block of readBlocks(state, name, length, at, damaged)) {
         for (const row of block.rows) {
           part.tmin = Math.min(part.tmin, row.tmin)
           part.tmax = Math.max(part.tmax, row.tmax)
@@ -423,6 +486,8 @@ export class RowCache {
         part.next = block.next
         if (performance.now() - sliced > SLICE_MS) {
           await turn()
+          // Another log has its place: what was read so far was of the one before.
+          if (reindexed.get(name) !== log) return this.#read(name, wanted, done)
           sliced = performance.now()
         }
         if (!known && block.next - at >= PART_BYTES) break
@@ -435,6 +500,11 @@ export class RowCache {
     return done(rows)
   }
 
+  #damaged(day: string, damage: Damage): void {
+    const known = this.#damage.get(day) ?? new Map<number, Damage>()
+    this.#damage.set(day, known.set(damage.from, damage))
+  }
+
   /** Lets go of the days that were asked for the longest ago, but for `current`, until what is kept is within its bound. */
   #trim(current: string): void {
     const oldest = [...this.#days].sort(([, a], [, b]) => a.used - b.used)
@@ -445,4 +515,10 @@ export class RowCache {
       this.#days.delete(name)
     }
   }
+}
+
+/** What is said of a day whose log is damaged. */
+export function damageMessage(damage: readonly Damage[]): string {
+  const bytes = damage.reduce((sum, { from, to }) => sum + to - from, 0)
+  return `the index of this day is damaged: ${bytes} bytes of it, from byte ${damage[0]!.from} on, tell nothing, and the lines they told of are not found; tallyman reindex mends it`
 }

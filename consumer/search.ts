@@ -277,13 +277,7 @@ class Work {
     const { rows } = this.#context.history
     const days = this.#query.last ? rows.days.toReversed() : rows.days
     for (const day of days) {
-      let picked: Picked[]
-      try {
-        picked = await rows.day(day, this.#wanted)
-      } catch (error) {
-        tellGap(this.#partial, `.tallyman/index/${day}`, error as Error)
-        continue
-      }
+      const picked = await rows.day(day, this.#wanted, this.#partial)
       const files = new Map<string, Target>()
       for (const { rows, picked: all } of picked) {
         for (const [place, places] of byFile(rows, all)) {

@@ -2,15 +2,17 @@
  * A live tail: history where it is asked for, then what lands, with no gap and nothing twice between the two.
  *
  * A cursor is how long each day's log of the index was at a checkpoint: all that landed later stands behind it, whatever
- * happened to the consumer meanwhile. What landed between a checkpoint and the end of a connection is sent again.
+ * happened to the consumer meanwhile. What landed between a checkpoint and the end of a connection is sent again. It says of
+ * a day whose log was replaced how often: a place in the log before it is none in this one.
  */
 import type { Access } from './access.ts'
 import type { Gap, TailQuery } from './api-schema.ts'
+import type { State } from './checkpoint.ts'
 import { ConsumerError } from './errors.ts'
 import type { EventFormat, Events } from './event-stream.ts'
 import type { Hub } from './hub.ts'
 import { type History, isWanted, Merge, readStretches, wantedOf } from './lines.ts'
-import type { Wanted } from './row-cache.ts'
+import type { IndexPlace, Wanted } from './row-cache.ts'
 import { type TextFilter, textFilter } from './selection.ts'
 import { byTime, lineEvent, parseLines, type StoredLine, type Stretch } from './stored-line.ts'
 
@@ -80,7 +82,7 @@ export async function* readTail(
 /** What landed behind a place, in the order of time as far as it landed together. The place moves on. */
 async function* catchUp(
   { rows, text }: History,
-  place: Map<string, number>,
+  place: Map<string, IndexPlace>,
   { wanted, filter, signal }: { wanted: Wanted; filter: TextFilter | undefined; signal: AbortSignal },
   pending: boolean,
 ): AsyncGenerator<[events: string[], bytes: number]> {
@@ -96,27 +98,32 @@ async function* catchUp(
     const gaps = partial.splice(0).map((gap) => JSON.stringify({ type: 'gap', ...gap }))
     return [[...lines.sort(byTime).map((line) => lineEvent(line, filter?.spans(line.text))), ...gaps], read]
   }
-  for await (const stretches of rows.behind(place, wanted, pending)) {
+  for await (const stretches of rows.behind(place, wanted, pending, partial)) {
     if (signal.aborted) return
     yield await send(stretches)
   }
+  if (partial.length > 0) yield await send([])
 }
 
 /** How long each day's log is, as a cursor. */
-export const tailCursor = (lengths: ReadonlyMap<string, number>): string =>
-  Array.from(lengths, ([day, length]) => `${day.replaceAll('-', '')}-${length.toString(36)}`)
+export const tailCursor = ({ index, reindexed }: Pick<State, 'index' | 'reindexed'>): string =>
+  Array.from(index, ([day, length]) => {
+    const times = reindexed.get(day)?.times
+    return `${day.replaceAll('-', '')}-${length.toString(36)}${times === undefined ? '' : `-${times.toString(36)}`}`
+  })
     .sort()
     .join('.')
 
 /** @throws ConsumerError for what is no cursor */
-function readTailCursor(cursor: string): Map<string, number> {
+function readTailCursor(cursor: string): Map<string, IndexPlace> {
   const days = cursor === '' ? [] : cursor.split('.')
   return new Map(
     days.map((said) => {
-      const [, year, month, day, length] = /^(\d{4})(\d\d)(\d\d)-([0-9a-z]{1,10})$/.exec(said) ?? []
+      const [, year, month, day, length, times = '0'] =
+        /^(\d{4})(\d\d)(\d\d)-([0-9a-z]{1,10})(?:-([0-9a-z]{1,6}))?$/.exec(said) ?? []
       if (length === undefined)
         throw new ConsumerError('QUERY_INVALID', `cursor: ${said} is no part of a cursor; pass one on as it was sent`)
-      return [`${year}-${month}-${day}`, Number.parseInt(length, 36)]
+      return [`${year}-${month}-${day}`, { length: Number.parseInt(length, 36), times: Number.parseInt(times, 36) }]
     }),
   )
 }

@@ -14,10 +14,12 @@ import type { Access } from './access.ts'
 import type { Loss, Problem, VerifyAnswer, VerifyQuery } from './api-schema.ts'
 import type { State } from './checkpoint.ts'
 import { FileReader } from './file-reader.ts'
-import { type Row, readIndex } from './index-log.ts'
+import { type Damage, type Row, readIndex } from './index-log.ts'
+import { Intervals } from './intervals.ts'
 import type { Totals } from './ledger.ts'
 import { countOf } from './ledger-api.ts'
-import { nameOf, pathComponent } from './names.ts'
+import { nameOf, pathComponent, readFileName } from './names.ts'
+import { damageMessage } from './row-cache.ts'
 
 /** Rows of the index that are put in the order of their files, a few MB of memory. */
 const WINDOW_ROWS = 20_000
@@ -44,6 +46,7 @@ export async function verify(
   const found: VerifyAnswer = {
     files: 0,
     bytes: 0,
+    rebuilt: 0,
     total: countOf(kept!),
     removed: countOf(removed!).written,
     problems: [],
@@ -54,10 +57,13 @@ export async function verify(
   // All of one moment, before anything is read: what is landed meanwhile belongs to another.
   const states = new Map(state.files)
   using reader = new FileReader({ root, files: state.files })
-  for (const [name, length] of [...state.index].sort()) {
+  const files = Map.groupBy(states.keys(), (file) => readFileName(file)?.day ?? '')
+  for (const name of [...new Set([...state.index.keys(), ...files.keys()])].sort()) {
     const before = found.problems.length
     if (name < since || name < state.floor) continue
-    await verifyDay(root, name, length, query, readable, { states, reader, found })
+    // As it is by now: another log may have taken its place since the others were read.
+    const day = { name, length: state.index.get(name) ?? 0, files: files.get(name) ?? [] }
+    await verifyDay(root, day, query, readable, { states, reader, found })
     if (name < state.floor) found.problems.length = before
   }
   return found
@@ -74,48 +80,57 @@ function foldersOf(known: readonly { service: string }[], may: Access['may']): (
 }
 
 /** What was read of a file so far. */
-type Read = { at: number; unbroken: boolean; problem: Problem | undefined }
+type Read = { covered: Intervals; doubled: boolean; problem: Problem | undefined }
 
 async function verifyDay(
   root: string,
-  name: string,
-  length: number,
+  { name, length, files: known }: { name: string; length: number; files: readonly string[] },
   { service, module }: VerifyQuery,
   readable: (folder: string) => boolean,
   { states, reader, found }: { states: State['files']; reader: FileReader; found: VerifyAnswer },
 ): Promise<void> {
   const [ofService, ofModule] = [service, module].map((name) => (name === undefined ? undefined : pathComponent(name)))
-  const files = new Map<string, Read>()
-  const wanted = ({ file }: Row): boolean => {
+  const wanted = (file: string): boolean => {
     const [folder, below] = file.split('/') as [string, string]
     return readable(folder) && (ofService ?? folder) === folder && (ofModule ?? below) === below
   }
+  const begin = (): Read => ({ covered: new Intervals(), doubled: false, problem: undefined })
+  const files = new Map(
+    known.filter((file) => wanted(file) && states.get(file)!.length > 0).map((file) => [file, begin()]),
+  )
   const check = async (row: Row): Promise<void> => {
-    const read: Read = files.get(row.file) ?? { at: 0, unbroken: true, problem: undefined }
+    const read = files.get(row.file) ?? begin()
     files.set(row.file, read)
-    read.unbroken &&= row.position === read.at
-    read.at = row.position + row.bytes
+    read.doubled ||= read.covered.touches(row.position, row.position + row.bytes)
+    read.covered.add(row.position, row.position + row.bytes)
     found.bytes += row.bytes
+    if (row.rebuilt) found.rebuilt += row.bytes
     const problem = await checkStretch(reader, row)
     if (!problem) return
     read.problem ??= problem
     read.problem.lines += row.lines
   }
+  const damage: Damage[] = []
+  const blocks = readIndex(join(root, '.tallyman'), name, length, 0, (each) => damage.push(each))
+  const index = { file: `.tallyman/index/${name}`, what: 'index', lines: 0 } as const
   try {
-    for (const rows of inWindows(readIndex(join(root, '.tallyman'), name, length), wanted)) {
+    for (const rows of inWindows(blocks, ({ file }) => wanted(file))) {
       // File by file: the frames of a compressed one are inflated once, and not for each of its rows.
       for (const of of Map.groupBy(rows, ({ file }) => file).values()) for (const row of of) await check(row)
     }
+    if (damage.length > 0) found.problems.push({ ...index, message: damageMessage(damage) })
   } catch (error) {
-    const { message } = error as Error
-    found.problems.push({ file: `.tallyman/index/${name}`, what: 'index', lines: 0, message })
+    found.problems.push({ ...index, message: (error as Error).message })
   }
-  for (const [file, { at, unbroken, problem }] of files) {
+  for (const [file, { covered, doubled, problem }] of files) {
     found.files++
     if (problem) found.problems.push(problem)
     const expected = states.get(file)?.length ?? 0
-    if (unbroken && at >= expected) continue
-    const message = `the index tells of ${at} bytes, with or without gaps, the checkpoint of ${expected}`
+    const blank = covered.without(0, expected)
+    if (blank.length === 0 && !doubled) continue
+    const bytes = blank.reduce((sum, [from, to]) => sum + to - from, 0)
+    const tells = blank.length > 0 ? `tells nothing of ${bytes}, from ${blank[0]![0]} on` : 'tells of some twice'
+    const message = `of ${expected} bytes that were written the index ${tells}; tallyman reindex mends it`
     found.problems.push({ file, what: 'uncounted', lines: 0, message })
   }
 }

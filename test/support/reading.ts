@@ -46,15 +46,16 @@ export class Reading implements AsyncDisposable {
     const hub: Hub = new Hub({
       readerBytes,
       lengths: () => life.writer.lengths,
-      cursor: () => tailCursor(life.checkpoint.state.index),
+      cursor: () => tailCursor(life.checkpoint.state),
     })
     const life = new Life(root, 4, format, hub)
     stack.defer(() => life.end())
     const { checkpoint, index, ledger } = life
     checkpoint.watch(() => hub.durable())
-    const { files } = checkpoint.state
+    const { files, reindexed } = checkpoint.state
     const rows = new RowCache({
-      ...{ state: join(root, '.tallyman'), index, files, runs: ledger.state.runs, format, maxBytes: indexCache },
+      ...{ state: join(root, '.tallyman'), index, files, reindexed, runs: ledger.state.runs },
+      ...{ format, maxBytes: indexCache },
     })
     const text = stack.use(new FileReader({ root, files }))
     const manifests = new Manifests(checkpoint)

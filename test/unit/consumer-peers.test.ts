@@ -93,6 +93,7 @@ const routesOf =
         files: 1,
         bytes: 10,
         total: NO_LINES,
+        rebuilt: 3,
         removed: 1,
         problems: [],
         losses: [],
@@ -368,7 +369,8 @@ describe('any consumer', () => {
     expect(rows).toEqual([{ service: 'shop', module: 'web', ...NO_LINES, lines: 17, written: 17, last: `${DAY}T07` }])
     expect((await several.get<shapes.LedgerAnswer>('/ledger?by=run')).rows).toEqual([run(22, [])])
     expect(await several.get<shapes.VerifyAnswer>('/verify')).toEqual({
-      ...{ files: 2, bytes: 20, total: { ...NO_LINES, lines: 17, written: 17 }, losses: [], partial: [], removed: 2 },
+      ...{ files: 2, bytes: 20, total: { ...NO_LINES, lines: 17, written: 17 }, losses: [], partial: [], rebuilt: 6 },
+      removed: 2,
       problems: [{ file: `b:${FILE}`, what: 'short', lines: 1, message: 'm' }],
     })
   })

@@ -10,7 +10,8 @@ const ALL = { since: -Infinity, until: Infinity, names: () => true, stdout: true
 function indexIn(path: string, maxBytes = 2 ** 20) {
   const index = new IndexLog(path, new Map())
   const rows = new RowCache({
-    ...{ state: path, index, files: new Map(), runs: new Map(), format: 'text', maxBytes },
+    ...{ state: path, index, files: new Map(), reindexed: new Map(), runs: new Map() },
+    ...{ format: 'text', maxBytes },
   })
   const add = (day: string, n: number) =>
     index.add(
@@ -37,7 +38,7 @@ describe('rows behind a place in the index', () => {
     // Landed, and not in a log yet.
     add('2026-11-22', 3)
     const found: number[] = []
-    for await (const stretches of rows.behind(new Map(), ALL, true)) {
+    for await (const stretches of rows.behind(new Map(), ALL, true, [])) {
       found.push(...stretches.map(({ tmin }) => tmin))
       // A checkpoint is written while the second day is read.
       if (found.length === 2) index.sync()
@@ -54,7 +55,7 @@ describe('rows of a day', () => {
     for (let n = 0; n < 200; n++) {
       add(day, n)
       if (n % 3 === 0) index.sync()
-      const reading = rows.day(day, ALL)
+      const reading = rows.day(day, ALL, [])
       // Between any two steps of who reads.
       if (n % 2) queueMicrotask(() => index.sync())
       if (n % 5 === 0) void Promise.resolve().then(() => index.sync())
@@ -72,9 +73,9 @@ describe('rows of a day', () => {
     const { index, rows, add } = indexIn(folder.path)
     add('2026-11-22', 1)
     index.sync()
-    expect(await rows.day('2026-11-22', ALL)).toHaveLength(1)
+    expect(await rows.day('2026-11-22', ALL, [])).toHaveLength(1)
     index.forget('2026-11-22')
-    expect(await rows.day('2026-11-22', ALL)).toEqual([])
+    expect(await rows.day('2026-11-22', ALL, [])).toEqual([])
     expect(rows.days).toEqual([])
   })
 })

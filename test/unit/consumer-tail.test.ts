@@ -2,6 +2,7 @@ import { connect } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { emptyState } from '../../consumer/checkpoint.ts'
 import { tailCursor } from '../../consumer/tail.ts'
 import { NOON, type Said, topicOf } from '../support/landing.ts'
 import { type Following, Reading } from '../support/reading.ts'
@@ -83,7 +84,7 @@ describe('tail', () => {
         const topic: Said[] = []
         const joined: Following[] = []
         const back: { tail: Following; from: number }[] = []
-        let cursors: { cursor: string; from: number }[] = [{ cursor: tailCursor(new Map()), from: 0 }]
+        let cursors: { cursor: string; from: number }[] = [{ cursor: tailCursor(emptyState()), from: 0 }]
         for (const [i, what] of steps.entries()) {
           if (what === 'land') {
             const run = (i % 3) + 1
@@ -94,7 +95,7 @@ describe('tail', () => {
           } else if (what === 'flush') reading.life.writer.flush()
           else if (what === 'save') {
             reading.life.save()
-            cursors = [...cursors, { cursor: tailCursor(reading.life.checkpoint.state.index), from: topic.length }]
+            cursors = [...cursors, { cursor: tailCursor(reading.life.checkpoint.state), from: topic.length }]
           } else if (what === 'turn') await turn()
           else if (what === 'join')
             joined.push(stack.use(await reading.follow('tail', { last: 10_000, window: i % 40 })))
