@@ -1,6 +1,15 @@
 /** What becomes of files that nobody writes any more, of a disk that fills up, and of records that can't be decoded. */
 import { execFile } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -11,6 +20,8 @@ import { Consumer } from '../support/consumer.ts'
 import { command } from '../support/engine.ts'
 import { FedTopic } from '../support/fed-topic.ts'
 import { Kafka } from '../support/kafka.ts'
+import { meaningOf } from '../support/reindexing.ts'
+import { Tallyman, tallyman } from '../support/tallyman.ts'
 import { until } from '../support/until.ts'
 
 const DAY_MS = 86_400_000
@@ -125,6 +136,81 @@ it('SIGKILLed while it compresses: zstdcat and rg find each line once all the ti
   )
   expect(problems).toEqual([])
   expect({ removed, written: total.written }).toEqual({ removed: 90_060, written: 60 })
+})
+
+it('an index that somebody damaged is mended from the files, then from Kafka, SIGKILLed or not', async () => {
+  const root = join(folder, 'reindexed')
+  const days = [2, 1, 0].map((days) => new Date(Date.now() - days * DAY_MS).toISOString().slice(0, 10))
+  const settings = { COMPRESS: 'none', COMPRESS_AFTER: '0s' }
+  await using consumer = await consumerOf('reindexed', root, settings)
+  await consumer.start()
+  const topic = new FedTopic(kafka, 'reindexed', 2, 8)
+  for (let i = 0; i < 30; i++) {
+    await topic.feed(40, Date.now() - (i % 3) * DAY_MS)
+    if (i % 5 === 4) await landed(consumer, topic.lines)
+  }
+  await consumer.stop()
+  const pathOf = (day: string) => join(root, '.tallyman/index', day)
+  const index = () => days.map((day) => meaningOf(root, day, statSync(pathOf(day)).size))
+  const before = index()
+  expect(before.flat().reduce((sum, { lines }) => sum + lines, 0)).toBe(topic.lines)
+  await consumer.start({ COMPRESS: 'zst' })
+  const stored = () =>
+    readdirSync(root, { recursive: true, encoding: 'utf8' })
+      .filter((name) => /\.log/.test(name))
+      .sort()
+  await until('days that are over are compressed', () => stored().filter((name) => name.endsWith('.zst')).length === 16)
+  await consumer.stop()
+
+  const damage = () => {
+    rmSync(pathOf(days[0]!), { force: true })
+    truncateSync(pathOf(days[1]!), statSync(pathOf(days[1]!)).size / 2)
+    const bytes = readFileSync(pathOf(days[2]!))
+    for (let at = 200; at < bytes.length; at += 700) bytes[at]! ^= 0x55
+    writeFileSync(pathOf(days[2]!), bytes)
+  }
+  damage()
+  await consumer.start()
+  await until('all of it is mended from the files', async () => (await problemsOf(consumer)).length === 0)
+  expect(readFileSync(join(folder, 'reindexed.log'), 'utf8').match(/"code":"INDEX_DAMAGED"/g)).toHaveLength(3)
+  const options = { url: consumer.url }
+  const grep = async (pattern: string) => (await tallyman(options, 'grep', '-c', pattern, 'fed/m3')).stdout
+  const found = await grep('^m3 ')
+  expect(found).toBe(`${topic.lines / 8}\n`)
+  const { rebuilt } = await ask<{ rebuilt: number }>(consumer, 'verify')
+  expect(rebuilt).toBeGreaterThan(0)
+
+  for (let i = 0; i < 3; i++) {
+    await using command = Tallyman.start(options, 'reindex')
+    await until(
+      'it has begun',
+      () => existsSync(join(root, '.tallyman/reindexing', days[1]!)) || command.process.exitCode !== null,
+    )
+    await consumer.kill()
+    await command.ended()
+    damage()
+    await consumer.start()
+  }
+  // It goes on while lines land.
+  const feeding = topic.feed(40)
+  const { code, stdout, stderr } = await tallyman(options, 'reindex')
+  await feeding
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  for (const day of days) expect(stdout).toContain(day)
+  await landed(consumer, topic.lines)
+  expect(await ask(consumer, 'verify')).toMatchObject({ problems: [], rebuilt: 0, total: { lost: 0 } })
+  expect(await tallyman(options, 'reindex')).toMatchObject({
+    code: 0,
+    stderr: 'tallyman: the index of all 3 days is whole\n',
+  })
+  expect(await grep('^m3 ')).toBe(`${topic.lines / 8}\n`)
+  await consumer.stop()
+  expect(index().slice(0, 2)).toEqual(before.slice(0, 2))
+  // With the lines that came since.
+  const files = (rows: (typeof before)[number]) =>
+    rows.map(({ file, position, run, names }) => ({ file, position, run, names }))
+  expect(files(index()[2]!)).toEqual(files(before[2]!))
+  expect(topic.wrong([root]).doubled).toEqual([])
 })
 
 it('a disk that is nearly full: it pauses, says so, and goes on by itself', async () => {
