@@ -1,14 +1,17 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it, vi } from 'vitest'
 import { linesQuery, tailQuery } from '../../consumer/api-schema.ts'
 import { FileLines } from '../../consumer/context.ts'
 import type { Events } from '../../consumer/event-stream.ts'
 import { FileReader } from '../../consumer/file-reader.ts'
+import { type Names, readIndex } from '../../consumer/index-log.ts'
 import type { LineFormat } from '../../consumer/layout.ts'
 import { readLines } from '../../consumer/lines.ts'
 import { parseLines } from '../../consumer/stored-line.ts'
 import { readTail } from '../../consumer/tail.ts'
-import { NOON, type Said } from '../support/landing.ts'
+import { filesOf, NOON, type Said, topicOf } from '../support/landing.ts'
 import { type LineEvent, linesOf, Reading } from '../support/reading.ts'
 
 const HOUR_MS = 3_600_000
@@ -119,6 +122,93 @@ describe('lines', () => {
     },
   )
 })
+
+it('raw: lines have the times of their rows, and ranges, limits and sources go by those', {
+  timeout: 120_000,
+}, async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.tuple(printed, fc.boolean()), { minLength: 1, maxLength: 12 }),
+      fc.record({
+        since: fc.option(fc.nat({ max: 15 * HOUR_MS }), { nil: undefined }),
+        until: fc.option(fc.nat({ max: 15 * HOUR_MS }), { nil: undefined }),
+        near: fc.boolean(),
+        limit: fc.integer({ min: 1, max: 40 }),
+        last: fc.boolean(),
+        source: fc.constantFrom(undefined, 'stdout', 'stderr'),
+        target: fc.constantFrom(undefined, 's/web', 'c4'),
+        include: fc.constantFrom(undefined, 'err?or'),
+      }),
+      fc.boolean(),
+      async (records, { since, until, near, ...query }, small) => {
+        await using reading = await Reading.create({ format: 'raw', ...(small && { indexCache: 1 }) })
+        const { said } = saidOf(records.map(([record]) => record))
+        for (const [i, stored] of topicOf(said).entries()) {
+          await reading.life.land(stored)
+          if (records[i]![1]) reading.life.save()
+        }
+        reading.life.writer.flush()
+        // Both ends of the range often lie where something is.
+        const scale = near ? 1 / 1_000_000 : 1
+        const at = (ms: number | undefined) => (ms === undefined ? undefined : NOON + Math.floor(ms * scale))
+        const [from, to] = [at(since), at(until)]
+        const wanted = rawLines(reading)
+          .filter(({ ms }) => ms >= (from ?? 0) && ms < (to ?? Number.POSITIVE_INFINITY))
+          .filter(({ stderr }) => query.source === undefined || stderr === (query.source === 'stderr'))
+          .filter(({ names }) => query.target !== 's/web' || names.module === 'web')
+          .filter(({ names }) => query.target !== 'c4' || names.container === 'c4')
+          .filter(({ text }) => query.include === undefined || new RegExp(query.include).test(text))
+          .sort((a, b) => a.ms - b.ms || (a.file < b.file ? -1 : a.file > b.file ? 1 : a.position - b.position))
+        const cut = query.last ? wanted.slice(-query.limit) : wanted.slice(0, query.limit)
+        const iso = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString())
+        const events = await reading.events('lines', { ...query, since: iso(from), until: iso(to) })
+        expect(
+          linesOf(events).map(({ at, time, source, host, container, line }) => [
+            at,
+            Date.parse(time),
+            source,
+            host,
+            container,
+            line,
+          ]),
+        ).toEqual(
+          cut.map(({ file, position, ms, stderr, names, text }) => [
+            ...[`${file}:${position}`, ms, stderr ? 'stderr' : 'stdout', names.host, names.container, text],
+          ]),
+        )
+        expect(events.at(-1)).toMatchObject({
+          type: 'end',
+          lines: cut.length,
+          limited: wanted.length > query.limit,
+          partial: [],
+        })
+      },
+    ),
+    { numRuns: 60 },
+  )
+})
+
+/** Every line of a root in the `raw` format: its files cut at newlines, each with what the row says that its first byte lies in. */
+function rawLines({ root, life }: Reading) {
+  const written = [...life.index.lengths].flatMap(([day, length]) =>
+    readIndex(join(root, '.tallyman'), day, length).toArray().flat(),
+  )
+  const rows = [...written, ...[...life.index.pending.values()].flat()]
+  return Object.entries(filesOf(root)).flatMap(([file]) => {
+    const bytes = readFileSync(join(root, file))
+    const lines: { file: string; position: number; ms: number; stderr: boolean; names: Names; text: string }[] = []
+    for (let position = 0; position < bytes.length; ) {
+      const end = bytes.indexOf(10, position)
+      const row = rows.find(
+        (row) => row.file === file && position >= row.position && position < row.position + row.bytes,
+      )!
+      const text = bytes.toString('utf8', position, end)
+      lines.push({ file, position, ms: row.tmin, stderr: row.numbers[0][0] === 0, names: row.names!, text })
+      position = end + 1
+    }
+    return lines
+  })
+}
 
 const names = { service: 's', module: 'm', host: 'h', container: 'c' }
 const stretch = { file: 's/m/2026-11-23.log', position: 0, lines: 1, stderr: 0, tmin: NOON, tmax: NOON }
