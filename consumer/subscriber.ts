@@ -39,8 +39,11 @@ import type { Claimed, LedgerTopic } from './ledger-topic.ts'
 import { hashAt, type TakeOver, type TakeOverSources, takeOver } from './take-over.ts'
 import type { Writer } from './writer.ts'
 
-/** Claims are made at least this far apart: under many small batches one claim carries them all. */
-const CLAIM_APART_MS = 15
+/**
+ * Claims are made at least this far apart: under many small batches one claim carries them all. Until then nothing more is fetched of
+ * what was in the last one. Fetched at once, it would wait for its claim, and what is stored meanwhile for the fetch that follows.
+ */
+const CLAIM_APART_MS = 20
 const CHECKPOINT_MS = 200
 /** Where a checkpoint takes long, for many files or on a slow disk, this share of the time goes to them, up to a bound. */
 const CHECKPOINT_SHARE = 0.1
@@ -466,16 +469,25 @@ export class Subscriber {
     while (this.#due) {
       const wait = this.#claimedAt + CLAIM_APART_MS - this.#clock.now()
       if (this.#hands.length > 0 && wait > 0) await this.#clock.sleep(wait)
+      // What one fetch has brought comes in one turn, partition by partition.
+      else await this.#clock.turn()
       const hands = this.#admitted() ? this.#hands.splice(0) : []
       try {
         const claimed = await this.#claim(hands)
         for (const { batch, held, messages } of claimed) await this.#land(batch.partition, held, messages, claimed)
         if (this.#checkpointDue) await this.#writeCheckpoint(claimed)
-        for (const hand of claimed) hand.done.resolve(true)
+        void this.#release(claimed)
       } catch (error) {
         for (const hand of hands) hand.done.reject(error)
       }
     }
+  }
+
+  /** Lets kafkajs go on with what has landed, as soon as there may be another claim. */
+  async #release(hands: readonly Hand[]): Promise<void> {
+    const wait = this.#claimedAt + CLAIM_APART_MS - this.#clock.now()
+    if (wait > 0) await this.#clock.sleep(wait)
+    for (const { done } of hands) done.resolve(true)
   }
 
   /** Runs `work` when no round is under way, and keeps rounds away meanwhile. */
