@@ -3,6 +3,8 @@
  *
  *   <root>/.tallyman/checkpoint   magic, then entries: uint32 LE length, uint32 LE CRC-32 of the payload, payload
  *   a payload is a MessagePack map of what changed; the first entry of a file is a snapshot of everything
+ *   runCounters, totalCounters   [bin: uint32 LE each, bin: float64 LE each]: places, and the counters that stand there now. The place of
+ *                                a run, or of totals, is how many others the file had named before
  *
  * Invariants
  * - An entry is appended, durable, only after the data that it covers is: what it says is on disk.
@@ -17,7 +19,16 @@ import { decode, encode } from '@msgpack/msgpack'
 import { z } from 'zod'
 import { replaceFile } from '../wire/durable.ts'
 import { ConsumerError } from './errors.ts'
-import { type LedgerChanges, type LedgerState, NO_PARTITION } from './ledger.ts'
+import {
+  type Counters,
+  enterCounters,
+  type LedgerChanges,
+  type LedgerCounters,
+  type LedgerState,
+  NO_PARTITION,
+  RUN_COUNTERS,
+  TOTAL_COUNTERS,
+} from './ledger.ts'
 
 /** How far a partition is written: the offset of its next record, and the tenure in which it was claimed. */
 export type PartitionState = {
@@ -101,7 +112,9 @@ export type Delta = LedgerChanges & {
   appended?: number
 }
 
-const MAGIC = Buffer.from('tallyman checkpoint 3\n')
+const MAGIC = Buffer.from('tallyman checkpoint 4\n')
+/** The same without counters: it is read, and a new file takes its place. */
+const MAGIC_BEFORE = Buffer.from('tallyman checkpoint 3\n')
 const FAMILY = 'tallyman checkpoint '
 const HEADER_BYTES = 8
 
@@ -162,19 +175,71 @@ const file = z.object({
   sealed: z.literal(true).exactOptional(),
   packed: packed.exactOptional(),
 })
+const counters = z.tuple([z.instanceof(Uint8Array), z.instanceof(Uint8Array)])
+type PackedCounters = z.infer<typeof counters>
 const payload = z.object({
   partitions: z.array(z.tuple([offset, partitionState])),
   files: z.array(z.tuple([z.string(), file.nullable()])),
   runs: z.array(z.tuple([z.string(), runState.nullable()])),
   totals: z.array(z.tuple([z.string(), totalsState.nullable()])),
+  runCounters: counters.exactOptional(),
+  totalCounters: counters.exactOptional(),
   index: z.array(z.tuple([z.string(), offset.nullable()])),
   reindexed: z.array(z.tuple([z.string(), z.object({ times: offset, was: offset, now: offset })])).exactOptional(),
   floor: z.string().exactOptional(),
   appended: offset.exactOptional(),
 })
 
-function entry(delta: Delta): Buffer {
-  const bytes = encode(delta)
+/** Numbers that keys were given, in the order in which a file first names them. One that is forgotten keeps its own. */
+class Places {
+  #places = new Map<string, number>()
+  #keys: string[] = []
+
+  name(changes: Iterable<readonly [key: string, state: unknown]>): void {
+    for (const [key] of changes) {
+      if (!this.#places.has(key)) this.#places.set(key, this.#keys.push(key) - 1)
+    }
+  }
+
+  pack({ keys, rows }: Counters): PackedCounters {
+    const places = Uint32Array.from(keys, (key) => this.#places.get(key)!)
+    return [bytesOf(places), bytesOf(rows)]
+  }
+
+  /** @throws Error where it is not what `pack` makes of keys that are among `states` */
+  unpack([places, rows]: PackedCounters, width: number, states: ReadonlyMap<string, unknown>): Counters {
+    // Copied, to be aligned; not by slice(), which of a Buffer copies nothing.
+    const keys = Array.from(new Uint32Array(new Uint8Array(places).buffer), (place) => this.#keys[place] ?? '')
+    const counters = new Float64Array(new Uint8Array(rows).buffer)
+    if (counters.length !== width * keys.length || !counters.every(isCount) || !keys.every((key) => states.has(key)))
+      throw new Error('counters of what is not known')
+    return { keys, rows: counters }
+  }
+}
+
+const bytesOf = ({ buffer }: { buffer: ArrayBufferLike }) => new Uint8Array(buffer as ArrayBuffer)
+
+const isCount = (n: number): boolean => Number.isSafeInteger(n) && n >= 0
+
+/** What a file names by numbers. */
+type Named = { runs: Places; totals: Places }
+
+const namedBy = ({ runs, totals }: Pick<State, 'runs' | 'totals'>): Named => {
+  const named = { runs: new Places(), totals: new Places() }
+  named.runs.name(runs)
+  named.totals.name(totals)
+  return named
+}
+
+/** @param named gets what is named for the first time */
+function entry({ runCounters, totalCounters, ...delta }: Delta, named: Named): Buffer {
+  named.runs.name(delta.runs)
+  named.totals.name(delta.totals)
+  const bytes = encode({
+    ...delta,
+    ...(runCounters && { runCounters: named.runs.pack(runCounters) }),
+    ...(totalCounters && { totalCounters: named.totals.pack(totalCounters) }),
+  })
   const header = Buffer.alloc(HEADER_BYTES)
   header.writeUInt32LE(bytes.length, 0)
   header.writeUInt32LE(crc32(bytes), 4)
@@ -191,11 +256,15 @@ function applyTo<K, V>(map: Map<K, V>, changes: Change<K, V>[]): void {
   }
 }
 
-function apply(state: State, delta: Delta | z.infer<typeof payload>): void {
+function apply(
+  state: State,
+  delta: Delta | (Omit<z.infer<typeof payload>, keyof LedgerCounters> & LedgerCounters),
+): void {
   applyTo(state.partitions, delta.partitions)
   applyTo(state.files, delta.files)
   applyTo(state.runs, delta.runs)
   applyTo(state.totals, delta.totals)
+  enterCounters(state, delta)
   applyTo(state.index, delta.index)
   applyTo(state.reindexed, delta.reindexed ?? [])
   for (const [day, length] of delta.index) if (length === null || length === undefined) state.reindexed.delete(day)
@@ -203,19 +272,32 @@ function apply(state: State, delta: Delta | z.infer<typeof payload>): void {
   state.appended = Math.max(state.appended, delta.appended ?? 0)
 }
 
-/** Enters the entries of `bytes` into `state`. @returns the offset behind the last good one */
-function replay(bytes: Buffer, state: State): number {
+/**
+ * Enters the entries of `bytes` into `state`.
+ * @param named gets what they name
+ * @returns the offset behind the last good one
+ */
+function replay(bytes: Buffer, state: State, named: Named): number {
   let at = MAGIC.length
   while (at + HEADER_BYTES <= bytes.length) {
     const length = bytes.readUInt32LE(at)
     const body = bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length)
     // Zeros, as a file system may leave them behind the end, are an empty payload with the right CRC.
     if (length === 0 || body.length < length || crc32(body) !== bytes.readUInt32LE(at + 4)) break
-    apply(state, payload.parse(decode(body)))
+    const { runCounters, totalCounters, ...delta } = payload.parse(decode(body))
+    named.runs.name(delta.runs)
+    named.totals.name(delta.totals)
+    apply(state, {
+      ...delta,
+      ...(runCounters && { runCounters: named.runs.unpack(runCounters, RUN_COUNTERS, state.runs) }),
+      ...(totalCounters && { totalCounters: named.totals.unpack(totalCounters, TOTAL_COUNTERS, state.totals) }),
+    })
     at += HEADER_BYTES + length
   }
   return at
 }
+
+const startsWith = (bytes: Buffer, magic: Buffer): boolean => bytes.subarray(0, magic.length).equals(magic)
 
 export class Checkpoint {
   /** What the file says. Kept up with `append`. */
@@ -225,6 +307,7 @@ export class Checkpoint {
   #fd: number
   #length: number
   #snapshotLength: number
+  #named: Named
 
   /**
    * Opens the checkpoint at `path`, or begins one where there is none.
@@ -233,6 +316,7 @@ export class Checkpoint {
   constructor(path: string) {
     this.#path = path
     this.state = emptyState()
+    this.#named = namedBy(this.state)
     let bytes: Buffer
     try {
       bytes = readFileSync(path)
@@ -243,13 +327,15 @@ export class Checkpoint {
       return
     }
     this.#length = this.#read(bytes)
+    // What is appended belongs behind the magic that says so.
+    if (startsWith(bytes, MAGIC_BEFORE)) this.#length = this.#writeSnapshot()
     this.#snapshotLength = this.#length
     this.#fd = openSync(path, 'r+')
     ftruncateSync(this.#fd, this.#length)
   }
 
   #read(bytes: Buffer): number {
-    if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) {
+    if (!startsWith(bytes, MAGIC) && !startsWith(bytes, MAGIC_BEFORE)) {
       const newer = bytes.toString('latin1', 0, FAMILY.length) === FAMILY
       throw new ConsumerError(
         'CHECKPOINT_FOREIGN',
@@ -259,7 +345,7 @@ export class Checkpoint {
       )
     }
     try {
-      return replay(bytes, this.state)
+      return replay(bytes, this.state, this.#named)
     } catch (error) {
       throw new ConsumerError(
         'CHECKPOINT_FOREIGN',
@@ -271,7 +357,7 @@ export class Checkpoint {
   /** Appends what has changed, durable when this returns. */
   append(changes: Partial<Delta>): void {
     const delta: Delta = { partitions: [], files: [], runs: [], totals: [], index: [], ...changes }
-    const bytes = entry(delta)
+    const bytes = entry(delta, this.#named)
     // A disk that is nearly full takes a part and says so by the count alone.
     for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at, bytes.length - at, this.#length + at)
     fdatasyncSync(this.#fd)
@@ -303,8 +389,10 @@ export class Checkpoint {
       ...{ partitions: [...partitions], files: [...files], index: [...index], reindexed: [...reindexed] },
       ...{ runs: [...runs], totals: [...totals], floor, appended },
     }
-    const bytes = Buffer.concat([MAGIC, entry(all)])
+    const named = namedBy(this.state)
+    const bytes = Buffer.concat([MAGIC, entry(all, named)])
     replaceFile(this.#path, bytes, true)
+    this.#named = named
     return bytes.length
   }
 }

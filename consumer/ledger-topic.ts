@@ -231,11 +231,14 @@ export class LedgerTopic {
   }
 
   /** These changes are durable. They are sent before long. */
-  note({ runs }: Pick<LedgerChanges, 'runs'>): void {
+  note({ runs, runCounters }: Pick<LedgerChanges, 'runs' | 'runCounters'>): void {
     for (const [id, run] of runs) {
-      for (const [partition, { changed }] of this.#own) {
-        if (run === undefined || run.partition === partition) changed?.add(id)
-      }
+      // Of one that is forgotten nothing tells where it was.
+      if (run) this.#own.get(run.partition)?.changed?.add(id)
+      else for (const { changed } of this.#own.values()) changed?.add(id)
+    }
+    for (const id of runCounters?.keys ?? []) {
+      this.#own.get(this.#options.state.runs.get(id)!.partition)?.changed?.add(id)
     }
     if (this.#own.size === 0 || this.#due) return
     this.#due = true

@@ -84,10 +84,69 @@ export const copyOf = ({ runs, totals }: LedgerState): LedgerState => ({
   totals: new Map(Array.from(totals, ([key, of]) => [key, { ...of, lost: { ...of.lost } }])),
 })
 
-/** Changes since a moment; `undefined` for what is forgotten. */
-export type LedgerChanges = {
+/** Counters of runs, or of totals, and nothing else of them: of each of `keys` so many numbers in `rows`, one behind the other. */
+export type Counters = { keys: string[]; rows: Float64Array }
+
+/**
+ * Changes since a moment; `undefined` for what is forgotten. Of nearly all that changes only counters do: of those that many lines come
+ * for, each time, and so they are told apart.
+ */
+export type LedgerChanges = LedgerCounters & {
   runs: [run: string, state: RunState | undefined][]
   totals: [key: string, totals: Totals | undefined][]
+}
+export type LedgerCounters = { runCounters?: Counters; totalCounters?: Counters }
+
+/** How many counters a run has, and how many totals have. */
+export const RUN_COUNTERS = 6
+export const TOTAL_COUNTERS = 2
+
+const countersOf = <T>(states: ReadonlyMap<string, T>, keys: string[], width: number, write: Row<T>): Counters => {
+  const rows = new Float64Array(width * keys.length)
+  for (const [i, key] of keys.entries()) write(states.get(key)!, rows, width * i)
+  return { keys, rows }
+}
+
+/** What goes between an object and the place of its counters. */
+type Row<T> = (of: T, rows: Float64Array, at: number) => void
+
+const writeRun: Row<RunState> = ({ first, last, sources: [stdout, stderr] }, rows, at) => {
+  rows[at] = first
+  rows[at + 1] = last
+  rows[at + 2] = stdout.high
+  rows[at + 3] = stdout.written
+  rows[at + 4] = stderr.high
+  rows[at + 5] = stderr.written
+}
+
+const readRun: Row<RunState> = (run, rows, at) => {
+  const [stdout, stderr] = run.sources
+  run.first = rows[at]!
+  run.last = rows[at + 1]!
+  stdout.high = rows[at + 2]!
+  stdout.written = rows[at + 3]!
+  stderr.high = rows[at + 4]!
+  stderr.written = rows[at + 5]!
+}
+
+const writeTotals: Row<Totals> = ({ written, last }, rows, at) => {
+  rows[at] = written
+  rows[at + 1] = last
+}
+
+const readTotals: Row<Totals> = (totals, rows, at) => {
+  totals.written = rows[at]!
+  totals.last = rows[at + 1]!
+}
+
+/** Enters counters into a copy of the ledger's state, in which all of their keys are. */
+export function enterCounters(state: LedgerState, { runCounters, totalCounters }: LedgerCounters): void {
+  if (runCounters) readRows(state.runs, runCounters, RUN_COUNTERS, readRun)
+  if (totalCounters) readRows(state.totals, totalCounters, TOTAL_COUNTERS, readTotals)
+}
+
+function readRows<T>(states: ReadonlyMap<string, T>, { keys, rows }: Counters, width: number, read: Row<T>): void {
+  for (const [i, key] of keys.entries()) read(states.get(key)!, rows, width * i)
 }
 
 export class Ledger {
@@ -96,6 +155,9 @@ export class Ledger {
   #expired = new Set<number>()
   #changedRuns = new Set<string>()
   #changedTotals = new Set<string>()
+  /** Those of which counters have changed; where they are among the others as well, more than these. */
+  #countedRuns = new Set<string>()
+  #countedTotals = new Set<string>()
   #floor = OLDER
   /** Of a run, the day that it was in last, and the key of its totals. */
   #keys = new WeakMap<Named, { day: string; key: string }>()
@@ -120,16 +182,22 @@ export class Ledger {
   enter(chunk: Chunk, day: string, partition: number): Uint8Array | undefined {
     const id = Buffer.from(chunk.run).toString('hex')
     const run = this.state.runs.get(id) ?? this.#begin(id, chunk, partition)
+    if (run.partition !== partition) this.#changedRuns.add(id)
     run.partition = partition
     this.#entered = run
-    this.#changedRuns.add(id)
+    this.#countedRuns.add(id)
     const time = Number(chunk.t0 / 1_000_000n)
     if (chunk.lines > 0) {
       if (run.first === 0) run.first = time
       run.last = Math.max(run.last, time)
     }
     // By the run's own names, which its first chunk said: what is taken back must come off where it was put on.
-    const entry = new Entry(run, day, this.#totals(run, day, time), (of) => this.#totals(run, of, 0))
+    const changing = (of: string) => {
+      this.#changedRuns.add(id)
+      return this.#totals(run, of, 0, true)
+    }
+    this.#totals(run, day, time)
+    const entry = new Entry(run, day, changing)
     for (const range of chunk.lost) entry.lost(range)
     const wanted = entry.lines(chunk)
     if (chunk.end) {
@@ -147,15 +215,21 @@ export class Ledger {
   /** What was entered since the last call, for the checkpoint. Copies: what is entered from now on is not in them. */
   takeChanges(): LedgerChanges {
     const { runs, totals } = this.state
+    const countedRuns = [...this.#countedRuns.difference(this.#changedRuns)]
+    const countedTotals = [...this.#countedTotals.difference(this.#changedTotals)]
     const changes: LedgerChanges = {
       runs: Array.from(this.#changedRuns, (run) => [run, copyOfRun(runs.get(run))]),
       totals: Array.from(this.#changedTotals, (key) => {
         const of = totals.get(key)
         return [key, of && { ...of, lost: { ...of.lost } }]
       }),
+      runCounters: countersOf(runs, countedRuns, RUN_COUNTERS, writeRun),
+      totalCounters: countersOf(totals, countedTotals, TOTAL_COUNTERS, writeTotals),
     }
     this.#changedRuns.clear()
     this.#changedTotals.clear()
+    this.#countedRuns.clear()
+    this.#countedTotals.clear()
     return changes
   }
 
@@ -169,7 +243,7 @@ export class Ledger {
       if (of.day === OLDER || of.day >= floor) continue
       this.state.totals.delete(key)
       this.#changedTotals.add(key)
-      const sum = this.#totals({ ...of }, OLDER, of.last)
+      const sum = this.#totals({ ...of }, OLDER, of.last, true)
       sum.written += of.written
       sum.doubled += of.doubled
       for (const [reason, lines] of Object.entries(of.lost)) add(sum.lost, reason, lines)
@@ -184,14 +258,15 @@ export class Ledger {
       : { service, module, host }
   }
 
-  #totals(of: Named, ofDay: string, time: number): Totals {
+  /** @param changing whether more is about to change than counters */
+  #totals(of: Named, ofDay: string, time: number, changing = false): Totals {
     const { service, module, host } = of
     const day = ofDay < this.#floor ? OLDER : ofDay
     const known = this.#keys.get(of)
     const key = known?.day === day ? known.key : JSON.stringify([day, service, module, host])
     if (known?.key !== key) this.#keys.set(of, { day, key })
-    this.#changedTotals.add(key)
     let totals = this.state.totals.get(key)
+    ;(changing || !totals ? this.#changedTotals : this.#countedTotals).add(key)
     if (!totals) {
       totals = { service, module, day, host, written: 0, doubled: 0, lost: {}, last: 0 }
       this.state.totals.set(key, totals)
@@ -239,11 +314,13 @@ export class Ledger {
       ended: false,
     }
     this.state.runs.set(id, run)
+    this.#changedRuns.add(id)
     return run
   }
 
   #end(id: string, run: RunState): void {
     run.ended = true
+    this.#changedRuns.add(id)
     this.#ended.add(id)
     for (const oldest of this.#ended) {
       if (this.#ended.size <= MAX_ENDED) break
@@ -258,14 +335,12 @@ export class Ledger {
 class Entry {
   #run: RunState
   #day: string
-  #totals: Totals
   #totalsOf: (day: string) => Totals
 
-  /** @param totalsOf those of another day, for a line that is late */
-  constructor(run: RunState, day: string, totals: Totals, totalsOf: (day: string) => Totals) {
+  /** @param totalsOf those of a day, when more of them and of the run is about to change than counters */
+  constructor(run: RunState, day: string, totalsOf: (day: string) => Totals) {
     this.#run = run
     this.#day = day
-    this.#totals = totals
     this.#totalsOf = totalsOf
   }
 
@@ -298,7 +373,7 @@ class Entry {
     if (high <= state.high) return
     const reason = said === GAP && state.expired ? EXPIRED : said
     state.holes.push({ from: state.high + 1, to: high, reason, day: this.#day })
-    add(this.#totals.lost, reason, high - state.high)
+    add(this.#totalsOf(this.#day).lost, reason, high - state.high)
     state.high = high
     this.#trim(state)
   }
@@ -315,10 +390,11 @@ class Entry {
         this.missing(source, chunk.first[source] - 1, GAP)
         sources[source].high += counts[source]
         sources[source].written += counts[source]
-        if (sources[source].expired) delete sources[source].expired
+        if (sources[source].expired) this.#unexpire(sources[source])
       }
       return undefined
     }
+    const totals = this.#totalsOf(this.#day)
     const wanted = new Uint8Array(chunk.lines)
     const next: [number, number] = [chunk.first[0], chunk.first[1]]
     for (let i = 0; i < chunk.lines; i++) {
@@ -328,7 +404,7 @@ class Entry {
         sources[source].written++
       } else {
         sources[source].doubled++
-        this.#totals.doubled++
+        totals.doubled++
       }
     }
     return wanted
@@ -340,7 +416,7 @@ class Entry {
     if (n > state.high) {
       this.missing(source, n - 1, GAP)
       state.high = n
-      if (state.expired) delete state.expired
+      if (state.expired) this.#unexpire(state)
       return true
     }
     const index = state.holes.findIndex(({ from, to }) => n >= from && n <= to)
@@ -355,6 +431,12 @@ class Entry {
     add(lost, hole.reason, -1)
     this.#trim(state)
     return true
+  }
+
+  /** A line came behind what Kafka dropped. */
+  #unexpire(state: SourceState): void {
+    delete state.expired
+    this.#totalsOf(this.#day)
   }
 
   #trim(state: SourceState): void {

@@ -12,7 +12,7 @@ import { type Delta, emptyState, type FileState, type State } from '../../consum
 import { Days } from '../../consumer/days.ts'
 import { Landing, type LandingOptions } from '../../consumer/landing.ts'
 import { Layout } from '../../consumer/layout.ts'
-import { Ledger } from '../../consumer/ledger.ts'
+import { enterCounters, Ledger } from '../../consumer/ledger.ts'
 import { type LedgerLog, LedgerTopic } from '../../consumer/ledger-topic.ts'
 import { Subscriber } from '../../consumer/subscriber.ts'
 import type { Clock } from '../../wire/clock.ts'
@@ -361,6 +361,7 @@ export class Process {
           else map.set(key, value)
         }
       }
+      enterCounters(target, delta)
     }
   }
 

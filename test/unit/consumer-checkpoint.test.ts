@@ -48,6 +48,23 @@ const delta = (n: number): Delta => ({
   index: [['2026-11-23', n]],
 })
 
+/** So many files that a few entries of them fill the checkpoint's file. */
+const WIDE: Delta['files'] = Array.from({ length: 10_000 }, (_, i) => [
+  `service-${i}/${'m'.repeat(60)}/2026-11-23.log`,
+  { ...newFile(1), length: i },
+])
+
+/** The next lines of a run's stdout. */
+const numbered = (run: number, first: number, count: number) =>
+  chunkOf({
+    ...{ run: String(run).padStart(32, '0'), service: 's', module: `m${run}`, host: 'h', attrs: {}, first: [first, 1] },
+    container: { id: 'c', name: 'n', image: 'i' },
+    lines: Array.from({ length: count }, (_, i) => ({
+      ...{ source: 'stdout' as const, number: first + i, time: String(1_795_422_281_000_000_000n + BigInt(first)) },
+      text: 'line',
+    })),
+  })
+
 /** What the file at `path` says to a consumer that starts. */
 function reread(path: string): State {
   const checkpoint = new Checkpoint(path)
@@ -128,7 +145,7 @@ describe('the checkpoint', () => {
   it.each([
     ['empty', '', /no checkpoint of tallyman/],
     ['of somebody else', 'PK\x03\x04 what is this', /no checkpoint of tallyman/],
-    ['of a newer version', 'tallyman checkpoint 4\nwhatever', /another version of tallyman/],
+    ['of a newer version', 'tallyman checkpoint 5\nwhatever', /another version of tallyman/],
   ])('that is %s is refused and left as it is', (_, content, message) => {
     using folder = temporaryFolder()
     const path = join(folder.path, 'checkpoint')
@@ -156,17 +173,52 @@ describe('the checkpoint', () => {
     },
   )
 
+  it('says after a restart all that the ledger has counted, also where a new file takes its place meanwhile', () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, 'checkpoint')
+    const checkpoint = new Checkpoint(path)
+    const ledger = new Ledger()
+    let largest = 0
+    for (let round = 0; round < 12; round++) {
+      for (let run = 0; run < 20; run++) {
+        if (run % 3 === round % 3) continue
+        // A gap now and then, and copies.
+        const first = 10 * round + (run === 7 && round === 8 ? 5 : run === 9 ? 0 : 1)
+        ledger.enter(numbered(run, Math.max(1, first), 10), '2026-11-23', 0)
+        ledger.wrote(numbered(run, 1, 10), [{ day: '2026-11-23', lines: 10 }])
+      }
+      checkpoint.append({ ...ledger.takeChanges(), files: WIDE })
+      largest = Math.max(largest, statSync(path).size)
+    }
+    expect(largest).toBeGreaterThan(statSync(path).size)
+    checkpoint.close()
+    const { runs, totals } = reread(path)
+    expect({ runs, totals }).toEqual(ledger.state)
+    expect({ runs: checkpoint.state.runs, totals: checkpoint.state.totals }).toEqual(ledger.state)
+  })
+
+  it('of the version before is read, and one of this version takes its place', () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, 'checkpoint')
+    twoEntries(path)
+    const bytes = readFileSync(path)
+    bytes.write('tallyman checkpoint 3\n', 'latin1')
+    writeFileSync(path, bytes)
+    const checkpoint = new Checkpoint(path)
+    expect([...checkpoint.state.runs]).toEqual(delta(2).runs)
+    expect(readFileSync(path, 'latin1')).toMatch(/^tallyman checkpoint 4\n/)
+    checkpoint.append(delta(3))
+    checkpoint.close()
+    expect([...reread(path).runs]).toEqual(delta(3).runs)
+  })
+
   it('does not grow with the number of entries', () => {
     using folder = temporaryFolder()
     const path = join(folder.path, 'checkpoint')
     const checkpoint = new Checkpoint(path)
-    const wide: Delta['files'] = Array.from({ length: 10_000 }, (_, i) => [
-      `service-${i}/${'m'.repeat(60)}/2026-11-23.log`,
-      { ...newFile(1), length: i },
-    ])
     let largest = 0
     for (let n = 1; n <= 30; n++) {
-      checkpoint.append({ ...delta(n), files: wide })
+      checkpoint.append({ ...delta(n), files: WIDE })
       largest = Math.max(largest, statSync(path).size)
     }
     checkpoint.close()
