@@ -7,7 +7,23 @@ import { repo } from './engine.ts'
 import { freePorts } from './ports.ts'
 import { until } from './until.ts'
 
-const SOURCE = [process.execPath, join(repo, 'consumer/main.ts')] as const
+const MAIN = join(repo, 'consumer/main.ts')
+const SOURCE = [process.execPath, MAIN] as const
+
+/** Flags of Node's that the image runs the consumer with: they bound its memory. */
+export function imageFlags(): string[] {
+  const [, entrypoint] = /^ENTRYPOINT (\[.*\])$/m.exec(readFileSync(join(repo, 'Dockerfile'), 'utf8')) ?? []
+  if (entrypoint === undefined) throw new Error('the Dockerfile says no ENTRYPOINT')
+  return (JSON.parse(entrypoint) as string[]).filter((word) => word.startsWith('--'))
+}
+
+/** The consumer from its source, with the flags of the image and more. */
+export const sourceProgram = (...flags: string[]): [string, ...string[]] => [
+  process.execPath,
+  ...imageFlags(),
+  ...flags,
+  MAIN,
+]
 
 export class Consumer {
   /** Where it serves HTTP. */

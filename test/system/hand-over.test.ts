@@ -9,14 +9,16 @@ import { join } from 'node:path'
 import type { Admin } from 'kafkajs'
 import pino from 'pino'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { fill } from '../../bench/backlog.ts'
 import type { LedgerAnswer, RootsAnswer } from '../../consumer/api-schema.ts'
 import { Group } from '../../wire/group.ts'
 import { kafkaClient } from '../../wire/kafka.ts'
 import type { Sockets } from '../../wire/sockets.ts'
-import { Consumer } from '../support/consumer.ts'
+import { Consumer, sourceProgram } from '../support/consumer.ts'
 import { lockEngine, removeContainers } from '../support/engine.ts'
 import { FedTopic } from '../support/fed-topic.ts'
 import { Kafka } from '../support/kafka.ts'
+import { peakMegabytes } from '../support/process-table.ts'
 import { random } from '../support/simulated-group.ts'
 import { inSoak } from '../support/soak.ts'
 import { until } from '../support/until.ts'
@@ -27,6 +29,11 @@ const RUNS = 12
 const TAKE_OVER_MS = 8_000
 const AFTER_STOP_MS = 1_000
 const RESTART_MS = 2_000
+/** Whatever the backlog, and however well it compresses. */
+const MAX_MEGABYTES = 400
+const REPEATED_LINE_BYTES = 1_000
+/** Half a megabyte, as the driver makes them at most. */
+const REPEATED_CHUNK_LINES = 512
 /** A machine that is busy with something else is given so much more. */
 const SLACK = 2
 
@@ -213,6 +220,32 @@ it('what was aborted last in a partition is not waited for', async () => {
   await until('it goes on', () => values.length > 1)
   expect(values).toEqual(['first', 'last'])
   await group.stop()
+})
+
+it('a backlog of lines that say the same again and again takes no more memory than any other', async () => {
+  const topic = `${id}-repetitive`
+  const lines = inSoak(512, 10_240) * REPEATED_CHUNK_LINES * 2
+  const text = Buffer.from(
+    `${'the same again '.repeat(67).slice(0, REPEATED_LINE_BYTES)}\n`.repeat(REPEATED_CHUNK_LINES),
+  )
+  const chunks = { modules: 1, chunkLines: REPEATED_CHUNK_LINES, lines, text, lineBytes: REPEATED_LINE_BYTES }
+  await fill(kafka.client, { topic, partitions: PARTITIONS, ...chunks })
+  const home = join(folder, topic)
+  mkdirSync(home)
+  const settings = { KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: topic, KAFKA_GROUP: topic }
+  const root = { ROOT: join(home, 'root'), MIN_FREE: '1m' }
+  await using consumer = await Consumer.create({ ...settings, ...root }, join(home, 'log'), sourceProgram())
+  await consumer.start()
+  await until(
+    'all lines are in the ledger',
+    async () => {
+      const { total } = (await (await fetch(`${consumer.url}/api/v1/ledger`)).json()) as LedgerAnswer
+      return total.written === lines && total.lost === 0
+    },
+    600,
+  )
+  expect(peakMegabytes(consumer.pid)).toBeLessThan(MAX_MEGABYTES)
+  rmSync(home, { recursive: true })
 })
 
 it('killed, paused past the session, stopped and added in random order', async () => {
