@@ -20,7 +20,8 @@ import type { RunState } from './ledger.ts'
 import { nameOf, pathComponent, readFileName } from './names.ts'
 import { stampTime, textBegin } from './stored-line.ts'
 
-const READ_BYTES = 1024 * 1024
+/** Whoever else wants to has a turn after so much. */
+const READ_BYTES = 256 * 1024
 const BATCH_ROWS = 1000
 const NEWLINE = 10
 const MARK = 33

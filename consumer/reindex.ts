@@ -2,7 +2,7 @@
  * Reindexing: the index of a day is made whole again, from Kafka as long as it holds the records, and from the files.
  *
  * A day goes through these steps:
- *   1. with the checkpoint up to date: which bytes of its files no row tells of (blanks.ts)
+ *   1. with the checkpoint up to date: which bytes of its files no row tells of (blanks.ts); a day that is whole is left at that
  *   2. aside, in `<root>/.tallyman/reindexing/`: the rows that are whole; those of Kafka's records (recognition.ts), of which one
  *      pass over a partition finds those of all days; for what is left, those of what stands in the files (rebuilt-rows.ts)
  *   3. while nothing lands: what was written to the log since, then the file aside is synced and named `<day>.whole`
@@ -85,7 +85,8 @@ type Work = {
   length: number
   blanks: Blank[]
   coverage: Coverage
-  aside: NewIndex
+  /** The new log, once there is something to be put into it. */
+  aside?: NewIndex
   /** Rows of the old log that do not count. */
   dropped: number
   /** Bytes of files that rebuilt rows of the old log told of. */
@@ -170,7 +171,7 @@ export class Reindex {
         partial: [{ message }],
       }
     } finally {
-      for (const { aside } of works) aside[Symbol.dispose]()
+      for (const { aside } of works) aside?.[Symbol.dispose]()
       const { disk } = this.#sources
       for (const name of disk.list(this.#aside)) if (!name.endsWith(WHOLE)) disk.discard(join(this.#aside, name))
       resolve()
@@ -182,16 +183,17 @@ export class Reindex {
     const { positions } = await this.#begin(query, works)
     for (const [i, work] of works.entries()) {
       yield { type: 'progress', step: 'index', done: i, total: works.length }
-      await this.#keepWhole(work, signal)
+      await this.#look(work, signal)
     }
+    const torn = works.filter(({ blanks, dropped, told }) => blanks.length + dropped + told.damaged > 0)
     const surroundings = new Surroundings(
-      works.flatMap(({ blanks }) => blanks),
+      torn.flatMap(({ blanks }) => blanks),
       this.#sources.namesOf,
     )
-    for (const work of works) if (work.blanks.length > 0) await this.#surround(work, surroundings, signal)
-    if (query.kafka) yield* this.#fromKafka(query, works, surroundings, positions, partial, signal)
-    yield* this.#fromFiles(works, surroundings, partial, signal)
-    for (const work of works) if (!signal.aborted) await this.#finish(work)
+    for (const work of torn) await this.#keepWhole(work, surroundings, signal)
+    if (query.kafka) yield* this.#fromKafka(query, torn, surroundings, positions, partial, signal)
+    yield* this.#fromFiles(torn, surroundings, partial, signal)
+    for (const work of torn) if (!signal.aborted) await this.#finish(work)
     if (!signal.aborted) yield { type: 'end', days: works.map(({ told }) => told), partial }
   }
 
@@ -207,7 +209,7 @@ export class Reindex {
         const of = new Map(byDay.get(day))
         works.push({
           ...{ day, files: of, length: index.lengths.get(day) ?? 0, blanks: [], coverage: new Coverage(of) },
-          ...{ aside: new NewIndex(join(this.#aside, day)), dropped: 0, rebuilt: 0 },
+          ...{ dropped: 0, rebuilt: 0 },
           told: { day, damaged: 0, blank: 0, fromKafka: 0, fromFiles: 0, guessed: 0, changed: false },
         })
       }
@@ -215,8 +217,8 @@ export class Reindex {
     })
   }
 
-  /** Puts the rows that are whole into the new log, and finds what they leave blank. */
-  async #keepWhole(work: Work, signal: AbortSignal): Promise<void> {
+  /** Finds what rows that are whole leave blank. */
+  async #look(work: Work, signal: AbortSignal): Promise<void> {
     const damaged = ({ from, to }: Damage) => {
       work.told.damaged += to - from
     }
@@ -224,16 +226,20 @@ export class Reindex {
       const kept = rows.filter((row) => !row.rebuilt && work.coverage.take(row))
       for (const row of rows) if (row.rebuilt) work.rebuilt += row.bytes
       work.dropped += rows.filter(({ rebuilt }) => !rebuilt).length - kept.length
-      work.aside.write(kept)
     }
     work.blanks = work.coverage.blanks
     work.told.blank = work.blanks.reduce((sum, { from, to }) => sum + to - from, 0)
   }
 
-  async #surround(work: Work, surroundings: Surroundings, signal: AbortSignal): Promise<void> {
+  /** Puts these rows into the new log, and remembers what they say of what is around blanks. */
+  async #keepWhole(work: Work, surroundings: Surroundings, signal: AbortSignal): Promise<void> {
+    work.aside = new NewIndex(join(this.#aside, work.day))
     const coverage = new Coverage(work.files)
-    for await (const rows of this.#rowsOf(work, signal))
-      for (const row of rows) if (!row.rebuilt && coverage.take(row)) surroundings.take(row)
+    for await (const rows of this.#rowsOf(work, signal)) {
+      const kept = rows.filter((row) => !row.rebuilt && coverage.take(row))
+      for (const row of kept) surroundings.take(row)
+      work.aside.write(kept)
+    }
   }
 
   /** The rows of the old log; others have their turn. */
@@ -275,7 +281,7 @@ export class Reindex {
       const kept = rows.filter((row) => of.get(readFileName(row.file)!.day)!.coverage.take(row))
       for (const [day, rows] of Map.groupBy(kept, ({ file }) => readFileName(file)!.day)) {
         const { aside, told } = of.get(day)!
-        aside.write(rows)
+        aside!.write(rows)
         for (const { bytes } of rows) told.fromKafka += bytes
       }
     }
@@ -360,7 +366,7 @@ export class Reindex {
       try {
         for await (const rows of rebuiltRows(blank, state, around, { text, runs, format: settings.LINE_FORMAT })) {
           signal.throwIfAborted()
-          work.aside.write(rows)
+          work.aside!.write(rows)
           for (const { bytes, names } of rows) {
             done += bytes
             work.told[names!.format === 'raw' ? 'guessed' : 'fromFiles'] += bytes
@@ -378,7 +384,8 @@ export class Reindex {
 
   /** Puts a new log in the place of the old one, where it tells more. */
   async #finish(work: Work): Promise<void> {
-    const { told, aside, day } = work
+    const { told, day } = work
+    const aside = work.aside!
     const { meanwhile, index, checkpoint } = this.#sources
     const same = told.fromFiles + told.guessed === work.rebuilt && told.fromKafka === 0
     if (same && told.damaged === 0 && work.dropped === 0) return
@@ -398,7 +405,7 @@ export class Reindex {
   async #catchUp(work: Work): Promise<void> {
     const length = this.#sources.index.lengths.get(work.day) ?? 0
     for (const rows of readIndex(this.#sources.state, work.day, length, work.length, () => {})) {
-      work.aside.write(rows)
+      work.aside!.write(rows)
       await turn()
     }
     work.length = length

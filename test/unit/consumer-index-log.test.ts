@@ -1,9 +1,9 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { encode } from '@msgpack/msgpack'
 import { describe, expect, it } from 'vitest'
-import { IndexLog, type Names, type Row, readIndex } from '../../consumer/index-log.ts'
+import { type Damage, damageOf, IndexLog, type Names, type Row, readIndex } from '../../consumer/index-log.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
 const DAY = '2026-11-23'
@@ -94,6 +94,38 @@ describe('the index', () => {
     const length = places.at(-1)!
     for (const [i, place] of places.entries())
       expect(readIndex(folder.path, DAY, length, place).toArray().flat()).toEqual(all.slice(i))
+  })
+
+  it('a damaged block costs its own rows: names that come behind it are right', () => {
+    using folder = temporaryFolder()
+    const index = new IndexLog(folder.path, new Map())
+    const places = [0]
+    for (let i = 0; i < 5; i++) {
+      index.add(DAY, row(i * 10, 'stdout', i + 1, { ...NAMES, container: `c${i}` }), Buffer.alloc(10))
+      places.push(...index.sync().map(([, length]) => length))
+    }
+    const path = join(folder.path, 'index', DAY)
+    const bytes = readFileSync(path)
+    const length = places.at(-1)!
+    // Its payload, and its length, by which the next one would be found.
+    for (const at of [places[2]! + 20, places[2]!]) {
+      const changed = Buffer.from(bytes)
+      changed[at]! ^= 0x40
+      writeFileSync(path, changed)
+      const damage: Damage[] = []
+      const rows = readIndex(folder.path, DAY, length, 0, (each) => damage.push(each))
+        .toArray()
+        .flat()
+      expect(rows.map(({ position, names }) => [position, names!.container])).toEqual([
+        [0, 'c0'],
+        [10, 'c1'],
+        [30, 'c3'],
+        [40, 'c4'],
+      ])
+      expect(damage).toEqual([{ from: places[2], to: places[3] }])
+      expect(() => readIndex(folder.path, DAY, length).toArray()).toThrow(`is damaged from byte ${places[2]} on`)
+      expect([...damageOf(folder.path, DAY, length)].filter(Boolean)).toEqual(damage)
+    }
   })
 
   it('blocks that were written before rows said their names are read as they are', () => {
