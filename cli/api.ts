@@ -8,7 +8,9 @@
  */
 import { X509Certificate } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
+import { pipeline, type Readable } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
+import { createGunzip } from 'node:zlib'
 import type { ApiError } from '../consumer/api-schema.ts'
 import { CliError, type ErrorCode } from './errors.ts'
 import type { Server } from './servers.ts'
@@ -20,7 +22,7 @@ export type Asked = {
   method?: 'GET' | 'POST' | 'DELETE'
   body?: unknown
   signal?: AbortSignal | undefined
-  /** ms without a byte after which the connection counts as broken; 0 is never. */
+  /** ms without a byte after which the connection counts as broken; 0 is never, where the answer is no stream. */
   silence?: number
 }
 
@@ -28,6 +30,8 @@ export type Asked = {
 const CONNECT_MS = 10_000
 /** For an answer that is not a stream. */
 const SILENCE_MS = 60_000
+/** In a stream heartbeats come each 10 to 20 s. */
+const STREAM_SILENCE_MS = 35_000
 
 function address({ url }: Server, path: string, query: Query): URL {
   const address = new URL(path, url)
@@ -79,6 +83,7 @@ async function request(server: Server, path: string, asked: Asked): Promise<Inco
         agent: false,
         headers: {
           accept: 'application/x-ndjson, application/json',
+          'accept-encoding': 'gzip',
           ...(server.token !== undefined && { authorization: `Bearer ${server.token}` }),
           ...(body !== undefined && { 'content-type': 'application/json' }),
         },
@@ -97,7 +102,7 @@ async function request(server: Server, path: string, asked: Asked): Promise<Inco
         if (shows(socket as TLSSocket, server.certificate)) send()
         else sent.destroy(new Error('it shows another certificate than TLS_CERT_FILE holds'))
       })
-      if (silence) socket.setTimeout(silence, () => socket.destroy(new Error(`nothing came for ${silence / 1000} s`)))
+      if (silence) socket.setTimeout(silence, () => socket.destroy(silent(silence)))
     })
     sent.on('error', (error) => {
       clearTimeout(late)
@@ -106,12 +111,13 @@ async function request(server: Server, path: string, asked: Asked): Promise<Inco
     const send = () => sent.end(body === undefined ? undefined : JSON.stringify(body))
     if (server.certificate === undefined) send()
   })
-  answer.setEncoding('utf8')
   // An error that comes while nobody reads is told by the reader's next step; without a listener it would end the process.
   answer.on('error', () => {})
   if (answer.statusCode! >= 300) throw await refused(server, answer)
   return answer
 }
+
+const silent = (ms: number): Error => new Error(`nothing came for ${ms / 1000} s`)
 
 function shows(socket: TLSSocket, pem: string): boolean {
   return socket.getPeerX509Certificate()?.fingerprint256 === new X509Certificate(pem).fingerprint256
@@ -138,9 +144,15 @@ async function refused(server: Server, answer: IncomingMessage): Promise<CliErro
   return new CliError(code, `${server.name}: ${what}${code === 'TOKEN_REFUSED' ? `. ${TELL_TOKEN}` : ''}`)
 }
 
+/** What was sent, unpacked where it is packed. */
+const unpacked = (answer: IncomingMessage): Readable =>
+  (answer.headers['content-encoding'] === 'gzip' ? pipeline(answer, createGunzip(), () => {}) : answer).setEncoding(
+    'utf8',
+  )
+
 async function textOf(answer: IncomingMessage): Promise<string> {
   let text = ''
-  for await (const chunk of answer) text += chunk
+  for await (const chunk of unpacked(answer)) text += chunk
   return text
 }
 
@@ -176,11 +188,18 @@ export async function* stream<E extends { type: string }>(
   path: string,
   asked: Asked,
 ): AsyncGenerator<E[], void, void> {
-  const answer = await request(server, path, asked)
+  const { silence = STREAM_SILENCE_MS } = asked
+  const answer = await request(server, path, { ...asked, silence })
+  // From here on it may be we who do not read.
+  answer.socket.setTimeout(0)
+  const chunks: AsyncIterator<string> = unpacked(answer)[Symbol.asyncIterator]()
   let rest = ''
   try {
-    for await (const chunk of answer as AsyncIterable<string>) {
-      const parts = (rest + chunk).split('\n')
+    for (;;) {
+      const late = setTimeout(() => answer.destroy(silent(silence)), silence)
+      const { done, value } = await chunks.next().finally(() => clearTimeout(late))
+      if (done) break
+      const parts = (rest + value).split('\n')
       rest = parts.pop()!
       if (parts.length > 0) yield parts.filter(Boolean).map((part) => JSON.parse(part))
     }

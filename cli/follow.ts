@@ -15,8 +15,6 @@ import { Seen } from './seen.ts'
 import type { Server } from './servers.ts'
 import { say } from './terminal.ts'
 
-/** Heartbeats come each 10 s. */
-const SILENCE_MS = 35_000
 /** MERGE_WINDOW_MS of the API: what is later than the last line may have come before it. */
 const WINDOW_MS = 2_000
 const FIRST_WAIT_MS = 200
@@ -85,8 +83,8 @@ export class Follow {
 
   /** A batch, maybe an empty one, for whatever comes; history and what follows it are never in the same. */
   async *#connection(signal: AbortSignal): AsyncGenerator<Line[], void, void> {
-    const { server, query, silence = SILENCE_MS } = this.#options
-    const asked = { query: { ...query, ...this.#from() }, signal, silence }
+    const { server, query, silence } = this.#options
+    const asked = { query: { ...query, ...this.#from() }, signal, ...(silence !== undefined && { silence }) }
     this.#started ??= new Date().toISOString()
     for await (const events of stream<TailEvent>(server, 'api/v1/tail', asked)) {
       this.#begun = true

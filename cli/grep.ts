@@ -36,8 +36,6 @@ export type GrepOptions = SelectionOptions & {
 }
 
 const SEPARATOR = '36'
-/** A search says several times a second how far it is. */
-const SILENCE_MS = 60_000
 
 /** What the regular expressions of RE2 and of Rust treat as more than itself. */
 export const literal = (text: string): string => text.replace(/[\\.+*?()|[\]{}^$#&~-]/g, '\\$&')
@@ -236,10 +234,7 @@ class Search {
 
   async *#events(server: Server): AsyncGenerator<SearchEvent[], void, void> {
     let ended = false
-    for await (const events of stream<SearchEvent>(server, 'api/v1/search', {
-      query: this.#query,
-      silence: SILENCE_MS,
-    })) {
+    for await (const events of stream<SearchEvent>(server, 'api/v1/search', { query: this.#query })) {
       yield events
       for (const event of events) {
         if (event.type === 'progress') this.#show(server, event)

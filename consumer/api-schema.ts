@@ -138,7 +138,9 @@ export const missedEvent = z
 export const cursorEvent = z
   .object({ type: z.literal('cursor'), cursor: z.string() })
   .describe('A tail that is asked for with this cursor goes on behind what was sent; it may repeat some of it.')
-export const heartbeatEvent = z.object({ type: z.literal('heartbeat'), time: z.string() })
+export const heartbeatEvent = z
+  .object({ type: z.literal('heartbeat'), time: z.string() })
+  .describe('Nothing else came for 10 to 20 seconds.')
 export const windowEvent = z
   .object({ type: z.literal('window'), ms: count })
   .describe('First of a tail: lines that arrive within so many ms are put in the order of their times.')
@@ -155,7 +157,7 @@ export const linesQuery = z.strictObject({
   last: flag.describe('The last `limit` lines of the range, where it has more; the first ones otherwise.'),
 })
 export type LinesQuery = z.infer<typeof linesQuery>
-export const linesEvent = z.discriminatedUnion('type', [line, endEvent])
+export const linesEvent = z.discriminatedUnion('type', [line, heartbeatEvent, endEvent])
 export type LinesEvent = z.infer<typeof linesEvent>
 
 /** `GET /api/v1/tail`: what lands from now on, or from the cursor on; ends when the client leaves. */
@@ -209,7 +211,14 @@ export const searchQuery = z.strictObject({
   count: flag.describe('Only how many lines match, a `count` event for each file that has any.'),
 })
 export type SearchQuery = z.infer<typeof searchQuery>
-export const searchEvent = z.discriminatedUnion('type', [line, separatorEvent, countEvent, progressEvent, endEvent])
+export const searchEvent = z.discriminatedUnion('type', [
+  line,
+  separatorEvent,
+  countEvent,
+  progressEvent,
+  heartbeatEvent,
+  endEvent,
+])
 export type SearchEvent = z.infer<typeof searchEvent>
 
 /** `GET /api/v1/context`: a line and its neighbours in its file. */

@@ -2,29 +2,52 @@
  * An answer that is a stream of events: NDJSON, or server-sent events where the client asks for them.
  *
  * Invariants
- * - What is wrong with the question is answered with its status: the first events are waited for before anything is sent.
+ * - What is wrong with the question is answered with its status: the first events are waited for before anything is sent, for
+ *   HEARTBEAT_MS at most.
  * - A slow client is waited for; one that leaves ends the work, whatever it waits for, by the signal.
+ * - A stream that has nothing to say says so: a client that hears nothing knows that nobody is there.
  */
 import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
+import { GZIP_HEAD, gzipBlock, takesGzip } from './gzip.ts'
 
 /** Events in JSON, in batches, or as they go over the wire already. */
 export type Events = AsyncGenerator<readonly string[] | Buffer>
 
 export type EventFormat = 'ndjson' | 'sse'
 
+/** How events go over the wire. */
+export type Wire = {
+  format: EventFormat
+  /** As blocks of a gzip stream. */
+  gzip: boolean
+}
+
 const TYPES = { ndjson: 'application/x-ndjson', sse: 'text/event-stream' } as const
 
-export const contentType = (format: EventFormat): string => `${TYPES[format]}; charset=utf-8`
+const HEARTBEAT_MS = 10_000
 
-export const eventFormat = ({ headers }: FastifyRequest): EventFormat =>
+const eventFormat = ({ headers }: FastifyRequest): EventFormat =>
   headers.accept?.includes(TYPES.sse) ? 'sse' : 'ndjson'
+
+/** As the client takes it. */
+export const wireOf = (request: FastifyRequest): Wire => ({
+  format: eventFormat(request),
+  gzip: takesGzip(request.headers['accept-encoding']),
+})
 
 /** Events as they go over the wire. A cursor is the id of its server-sent event: a browser asks with it when it comes back. */
 export function encodeEvents(events: readonly string[], format: EventFormat): string {
   if (format === 'ndjson') return events.map((event) => `${event}\n`).join('')
   return events.map((event) => `${idOf(event)}data: ${event}\n\n`).join('')
+}
+
+/** The same as bytes, packed where they are to be. */
+export function wireBytes(events: readonly string[], { format, gzip }: Wire): Buffer {
+  const bytes = Buffer.from(encodeEvents(events, format))
+  return gzip && bytes.length > 0 ? gzipBlock(bytes) : bytes
 }
 
 const idOf = (event: string): string =>
@@ -40,6 +63,14 @@ export const streamOf = (event: z.ZodType) => ({
   },
 })
 
+const heartbeat = (): string => JSON.stringify({ type: 'heartbeat', time: new Date().toISOString() })
+
+export type SendOptions = {
+  /** What comes as bytes is of this wire, and all else is made so. Where nothing is said: as the client asks, unpacked. */
+  wire?: Wire
+  heartbeatMs?: number
+}
+
 /**
  * Sends a stream.
  * @param start begins the work; the signal is aborted when the client leaves
@@ -49,34 +80,78 @@ export async function sendEvents(
   request: FastifyRequest,
   reply: FastifyReply,
   start: (signal: AbortSignal) => Events,
+  { wire = { format: eventFormat(request), gzip: false }, heartbeatMs = HEARTBEAT_MS }: SendOptions = {},
 ): Promise<FastifyReply> {
-  const format = eventFormat(request)
   const gone = new AbortController()
   if (reply.raw.destroyed) gone.abort()
   reply.raw.once('close', () => gone.abort())
   const events = start(gone.signal)
-  const first = await events.next()
-  async function* encoded(): AsyncGenerator<string | Buffer> {
-    try {
-      for (let next = first; !next.done; next = await events.next()) {
-        if (Buffer.isBuffer(next.value)) {
-          // Nobody counts what is encoded already: a tail's bytes have to do.
-          delete request.linesSent
-          yield next.value
-        } else {
-          request.linesSent = (request.linesSent ?? 0) + next.value.filter(isLine).length
-          yield encodeEvents(next.value, format)
-        }
-      }
-    } finally {
-      await events.return(undefined)
-    }
-  }
-  reply.header('content-type', contentType(format))
+  const first = events.next()
+  const timer = new AbortController()
+  const late = sleep(heartbeatMs, undefined, { signal: timer.signal }).catch(() => {})
+  await Promise.race([first, late]).finally(() => timer.abort())
+  return reply.send(eventStream(request, reply, events, { wire, heartbeatMs, first }))
+}
+
+/**
+ * The stream of events as the body of an answer, whose headers it sets.
+ * @param first of the events, where it was asked for already
+ */
+export function eventStream(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  events: Events,
+  {
+    wire,
+    heartbeatMs = HEARTBEAT_MS,
+    first,
+  }: { wire: Wire; heartbeatMs?: number; first?: Promise<IteratorResult<readonly string[] | Buffer>> },
+): Readable {
+  reply.header('content-type', `${TYPES[wire.format]}; charset=utf-8`)
   // A proxy that gathers what it passes on would hold back a tail.
   reply.header('cache-control', 'no-store').header('x-accel-buffering', 'no')
-  const stream = Readable.from(encoded(), { objectMode: false })
-  // A generator that nobody began to read has no `finally` that would run.
-  stream.once('close', () => void events.return(undefined).catch(() => {}))
-  return reply.send(stream)
+  if (wire.gzip) reply.header('content-encoding', 'gzip').header('vary', 'accept-encoding')
+  let next = first
+  let asked = false
+  let quiet = true
+  const send = (bytes: Buffer): void => {
+    quiet = false
+    stream.push(bytes)
+  }
+  const take = ({ done, value }: IteratorResult<readonly string[] | Buffer>): void => {
+    asked = false
+    if (stream.destroyed) return
+    if (done) stream.push(null)
+    else if (Buffer.isBuffer(value)) {
+      // Nobody counts what is encoded already: a tail's bytes have to do.
+      delete request.linesSent
+      send(value)
+    } else {
+      request.linesSent = (request.linesSent ?? 0) + value.filter(isLine).length
+      if (value.length > 0) send(wireBytes(value, wire))
+      else ask()
+    }
+  }
+  const ask = (): void => {
+    if (asked) return
+    asked = true
+    const coming = next ?? events.next()
+    next = undefined
+    coming.then(take, (error) => stream.destroy(error))
+  }
+  const stream = new Readable({
+    read: ask,
+    destroy: (error, callback) => {
+      clearInterval(beat)
+      events.return(undefined).catch(() => {})
+      callback(error)
+    },
+  })
+  const beat = setInterval(() => {
+    // A client that is slow has not taken what is there.
+    if (quiet && asked) stream.push(wireBytes([heartbeat()], wire))
+    quiet = true
+  }, heartbeatMs)
+  if (wire.gzip) stream.push(GZIP_HEAD)
+  return stream
 }

@@ -36,7 +36,7 @@ import {
   type VerifyQuery,
   verifyAnswer,
 } from './api-schema.ts'
-import { contentType, type EventFormat, encodeEvents, eventFormat } from './event-stream.ts'
+import { type Events, eventStream, type Wire, wireOf } from './event-stream.ts'
 import {
   mergeDays,
   mergeDeadLetters,
@@ -116,7 +116,7 @@ type ForAll = {
   gone: AbortController
   asked?: Promise<Asked[]>
   /** How the caller wants a stream. */
-  format?: EventFormat
+  wire?: Wire
   /** Where a tail goes on, by consumer. */
   tailFrom?: Map<string, string> | undefined
 }
@@ -226,9 +226,11 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
       const forAll = begin(request, reply)
       if (!forAll) return
       await peers.introduced(request.access, forAll.gone.signal)
-      forAll.format = eventFormat(request)
+      const { format, gzip } = wireOf(request)
+      forAll.wire = { format, gzip: gzip && isTail }
       // What the route says goes into ours.
       request.raw.headers.accept = 'application/x-ndjson'
+      delete request.raw.headers['accept-encoding']
       if (!isTail) return
       const query = request.query as TailQuery
       const id = request.headers['last-event-id']
@@ -244,8 +246,8 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
     },
     onSend: async (request: FastifyRequest, reply: FastifyReply, payload: unknown) => {
       const { forAll } = request
-      const { format, gone } = forAll ?? {}
-      if (!format || !gone || reply.statusCode !== 200 || !(payload instanceof Readable)) return payload
+      const { wire, gone } = forAll ?? {}
+      if (!wire || !gone || reply.statusCode !== 200 || !(payload instanceof Readable)) return payload
       const { signal } = gone
       const feeds: Feed<never>[] = [
         { name: own, events: readNdjson(payload) as AsyncGenerator<never[]> },
@@ -258,24 +260,16 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
             : readPeer(peer, schema, { path: request.url, access: request.access, signal })) as AsyncGenerator<never[]>,
         })),
       ]
-      const encoded = async function* (): AsyncGenerator<string> {
-        let lines = 0
+      const merged = async function* (): Events {
         try {
-          for await (const events of merge(feeds, request, { own, signal })) {
-            lines += events.filter((event) => 'type' in event && event.type === 'line').length
-            yield encodeEvents(
-              events.map((event) => JSON.stringify(event)),
-              format,
-            )
-          }
+          for await (const events of merge(feeds, request, { own, signal }))
+            yield events.map((event) => JSON.stringify(event))
         } finally {
-          request.linesSent = lines
           gone.abort()
           payload.destroy()
         }
       }
-      reply.header('content-type', contentType(format))
-      const stream = Readable.from(encoded(), { objectMode: false })
+      const stream = eventStream(request, reply, merged(), { wire })
       // A generator that nobody began to read has no `finally` that would run.
       stream.once('close', () => void payload.destroy())
       return stream

@@ -2,12 +2,12 @@
  * The hub: what has just landed, on its way to those who follow it.
  *
  * The landing hands it each stretch of lines; once the writer has flushed, the hub parses and encodes them, once for all readers.
- * Readers who ask for the same share a channel. A channel holds lines for its window, puts them in the order of their times, and
- * gives the same bytes to all of its readers.
+ * Readers who ask for the same share a channel. A channel holds lines for its window, puts them in the order of their times, packs
+ * them where its readers take that, and gives the same bytes to all of them.
  *
  * Invariants
- * - The writer never waits for a reader: a reader has a queue of `readerBytes`, and of what does not fit it is told how many lines
- *   it missed.
+ * - The writer never waits for a reader: a reader has a queue of `readerBytes`, as they go over the wire, and of what does not fit it
+ *   is told how many lines it missed.
  * - Nothing is parsed, copied or kept while nobody follows, nor of lines that nobody asks for.
  * - A reader that joins sees each line once: it joins between two flushes, gets from the hub what landed after that moment, and
  *   reads what landed before it from the files, up to `lengths`.
@@ -15,17 +15,21 @@
  */
 import TinyQueue from 'tinyqueue'
 import { EncodedLines } from './encoded-lines.ts'
-import { type EventFormat, encodeEvents } from './event-stream.ts'
+import { type Wire, wireBytes } from './event-stream.ts'
+import { gzipBlock } from './gzip.ts'
 import type { Selector, TextFilter } from './selection.ts'
 import { lineEvent, type Stretch } from './stored-line.ts'
 
 /** Lines in a channel's window take at most this much: what is over is sent before its time. */
 const HELD_BYTES = 16 * 1024 * 1024
-/** A channel sends at most so often, ms, and says each second where it is. */
-const TICK_MS = 100
-const UNHELD_TICK_MS = 10
+/**
+ * How often a channel sends at most, ms: the less often, the less a line costs, so those that hold their lines wait for as long again,
+ * but for LONGEST_TICK_MS.
+ */
+const SHORTEST_TICK_MS = 10
+const LONGEST_TICK_MS = 300
+/** Each second it says where it is. */
 const CURSOR_MS = 1_000
-const HEARTBEAT_MS = 10_000
 
 /** Lines that wait in a channel's window, in the order of their times: `order` names them by their place among all of the stretch. */
 type Held = {
@@ -52,7 +56,7 @@ export type Follow = {
   filter: TextFilter | undefined
   /** For how long lines are held to be put in order, ms. */
   window: number
-  format: EventFormat
+  wire: Wire
 }
 
 /** A reader that has joined. `lengths` of the files, and `cursor`, are of the moment it did. */
@@ -75,7 +79,6 @@ export class Hub {
   #landed: Landed[] = []
   #sequence = 0
   #atFlush: (() => void)[] = []
-  #heartbeat: NodeJS.Timeout | undefined
 
   constructor(options: HubOptions) {
     this.#options = options
@@ -123,17 +126,16 @@ export class Hub {
   follow(follow: Follow): Promise<Joined> {
     return new Promise((resolve) => {
       const join = () => {
-        const key = JSON.stringify([follow.key, follow.window, follow.format])
+        const key = JSON.stringify([follow.key, follow.window, follow.wire])
         let channel = this.#channels.get(key)
         if (!channel) {
           channel = new Channel(follow)
           this.#channels.set(key, channel)
         }
-        this.#heartbeat ??= setInterval(() => this.#beat(), HEARTBEAT_MS)
         const missed = (lines: number) => {
           this.missed += lines
         }
-        const reader = new Reader(this.#sequence, this.#options.readerBytes, follow.format, key, missed)
+        const reader = new Reader(this.#sequence, this.#options.readerBytes, follow.wire, key, missed)
         channel.readers.add(reader)
         resolve({ reader, lengths: this.#options.lengths(), cursor: this.#options.cursor() })
       }
@@ -148,13 +150,6 @@ export class Hub {
     if (channel?.readers.size !== 0) return
     channel.close()
     this.#channels.delete(reader.channel)
-    if (this.#channels.size > 0) return
-    clearInterval(this.#heartbeat)
-    this.#heartbeat = undefined
-  }
-
-  #beat(): void {
-    for (const channel of this.#channels.values()) channel.beat(new Date().toISOString())
   }
 }
 
@@ -172,7 +167,6 @@ class Channel {
   #reached: string | undefined
   #unsaid = false
   #saidAt = performance.now()
-  #quiet = false
 
   constructor(follow: Follow) {
     this.#follow = follow
@@ -215,11 +209,6 @@ class Channel {
     this.#schedule(now)
   }
 
-  beat(time: string): void {
-    if (this.#quiet) this.#tell([JSON.stringify({ type: 'heartbeat', time })])
-    this.#quiet = true
-  }
-
   close(): void {
     clearTimeout(this.#timer)
   }
@@ -230,7 +219,7 @@ class Channel {
       this.#held.length > 0
         ? Math.max(
             this.#held.reduce((least, { arrived }) => Math.min(least, arrived), now) + this.#follow.window,
-            this.#tickedAt + (this.#follow.window < TICK_MS ? UNHELD_TICK_MS : TICK_MS),
+            this.#tickedAt + Math.min(Math.max(this.#follow.window, SHORTEST_TICK_MS), LONGEST_TICK_MS),
           )
         : Number.POSITIVE_INFINITY,
       this.#reached === undefined ? Number.POSITIVE_INFINITY : this.#saidAt + CURSOR_MS,
@@ -272,7 +261,6 @@ class Channel {
     if (pieces.length > 0) {
       this.#give(pieces)
       this.#unsaid = true
-      this.#quiet = false
     }
     this.#reach(now)
   }
@@ -294,12 +282,13 @@ class Channel {
   }
 
   #encode(pieces: readonly Piece[]): Buffer {
-    const { format } = this.#follow
+    const { format, gzip } = this.#follow.wire
     const parts = pieces.map(({ lines, from, to }) => {
       const { bytes, offsets } = lines.encoded(format)
       return bytes.subarray(offsets[from], offsets[to])
     })
-    return Buffer.concat(parts)
+    const bytes = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
+    return gzip ? gzipBlock(bytes) : bytes
   }
 
   /** Says the last cursor in front of which nothing is held any more. */
@@ -317,7 +306,7 @@ class Channel {
   }
 
   #tell(events: readonly string[]): void {
-    const bytes = Buffer.from(encodeEvents(events, this.#follow.format))
+    const bytes = wireBytes(events, this.#follow.wire)
     for (const reader of this.readers) reader.offer(bytes, 0)
   }
 }
@@ -353,7 +342,7 @@ export class Reader {
   /** The flush behind which it joined. */
   readonly joined: number
   readonly channel: string
-  #format: EventFormat
+  #wire: Wire
   #most: number
   #queue: Buffer[] = []
   #bytes = 0
@@ -362,12 +351,12 @@ export class Reader {
   #tell: (missed: number) => void
 
   /** @param tell gets how many lines are left out */
-  constructor(joined: number, most: number, format: EventFormat, channel: string, tell: (missed: number) => void) {
+  constructor(joined: number, most: number, wire: Wire, channel: string, tell: (missed: number) => void) {
     this.#tell = tell
     this.joined = joined
     this.channel = channel
     this.#most = most
-    this.#format = format
+    this.#wire = wire
   }
 
   /** Takes events into the queue, or counts their lines as missed. */
@@ -397,7 +386,7 @@ export class Reader {
     const queue = this.#queue.splice(0)
     this.#bytes = 0
     if (this.#missed > 0) {
-      queue.push(Buffer.from(encodeEvents([JSON.stringify({ type: 'missed', lines: this.#missed })], this.#format)))
+      queue.push(wireBytes([JSON.stringify({ type: 'missed', lines: this.#missed })], this.#wire))
       this.#missed = 0
     }
     return queue.length === 1 ? queue[0]! : Buffer.concat(queue)

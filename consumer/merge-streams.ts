@@ -76,7 +76,8 @@ class Cursor<E extends { type: string }> {
       try {
         const { done, value } = await this.#feed.events.next()
         if (done) throw new Error('it broke off')
-        this.#batch = value
+        // Whoever merges has a heartbeat of its own.
+        this.#batch = value.filter(({ type }) => type !== 'heartbeat')
         this.#at = 0
         this.advance()
       } catch (error) {
@@ -225,7 +226,7 @@ export async function* mergeSearches(
             ending.lines += head.lines
             out.push({ ...head, file: qualified(cursor.name, head.file) })
           } else if (head.type === 'progress') progress.set(cursor, head)
-          else ending.add(cursor.name, head)
+          else if (head.type === 'end') ending.add(cursor.name, head)
           if (head.type === 'progress') out = [...out.filter(({ type }) => type !== 'progress'), total(progress)]
           if (head.type === 'end') cursor.end()
           else cursor.advance()
@@ -311,7 +312,7 @@ export const splitCursors = (cursor: string): Map<string, string> =>
  * `GET /tail`. A feed goes on for ever; one that ends does not come back.
  * @param last how many lines of history were asked for; undefined where each goes on behind a cursor
  * @param from where each goes on: what is told of one that says nothing
- * @param own name of the feed whose window and heartbeats are told: all have the same
+ * @param own name of the feed whose window is told: all have the same
  */
 export async function* mergeTails(
   feeds: readonly Feed<TailEvent>[],
@@ -332,7 +333,7 @@ export async function* mergeTails(
         const { name } = feed
         for (const event of batch) {
           if (event.type === 'window' && name === own) window.resolve(event.ms)
-          if (event.type === 'window' || (event.type === 'heartbeat' && name !== own)) continue
+          if (event.type === 'window' || event.type === 'heartbeat') continue
           if (event.type === 'line') {
             const line = qualifiedLine(name, event)
             const earlier = history.get(feed)

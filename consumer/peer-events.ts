@@ -1,5 +1,7 @@
 /** The events of another consumer's streams. */
+import { pipeline, type Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { createGunzip } from 'node:zlib'
 import type { FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { type TailEvent, tailEvent } from './api-schema.ts'
@@ -17,9 +19,11 @@ const MAX_REMEMBERED = 100_000
  * @throws PeerError, PeerRefusal
  */
 export async function* readPeer(peer: Peer, schema: z.ZodType, question: Question): AsyncGenerator<unknown[]> {
-  const message = await peer.ask(question)
+  const message = await peer.ask({ ...question, headers: { 'accept-encoding': 'gzip' } })
+  const packed = message.headers['content-encoding'] === 'gzip'
+  const plain: Readable = packed ? pipeline(message, createGunzip(), () => {}) : message
   try {
-    for await (const values of readNdjson(message)) yield values.filter((value) => schema.safeParse(value).success)
+    for await (const values of readNdjson(plain)) yield values.filter((value) => schema.safeParse(value).success)
   } catch (error) {
     throw error instanceof PeerError ? error : new PeerError(`it broke off: ${(error as Error).message}`)
   }

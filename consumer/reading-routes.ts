@@ -24,7 +24,7 @@ import {
 import type { FileState } from './checkpoint.ts'
 import { readContext } from './context.ts'
 import { download } from './download.ts'
-import { eventFormat, sendEvents, streamOf } from './event-stream.ts'
+import { sendEvents, streamOf, wireOf } from './event-stream.ts'
 import type { Hub } from './hub.ts'
 import { type History, readLines } from './lines.ts'
 import { days, histogram, type OverviewSources, services } from './overview.ts'
@@ -127,9 +127,8 @@ export const readingRoutes =
         // A browser that comes back asks as it did at first.
         const came = headers['last-event-id']
         const asked = typeof came === 'string' ? { ...query, cursor: came } : query
-        return sendEvents(request, reply, (signal) =>
-          readTail(history, hub, asked, { access, format: eventFormat(request), signal }),
-        )
+        const wire = wireOf(request)
+        return sendEvents(request, reply, (signal) => readTail(history, hub, asked, { access, wire, signal }), { wire })
       },
     )
     api.get(

@@ -114,7 +114,9 @@ export const settingsSchema = z.object({
     .describe('Searches that run at a time; others wait for their turn. One token never has all of them.'),
   TAIL_BUFFER: byteSize
     .prefault('4m')
-    .describe('What a reader of a live tail may be behind, in bytes, before lines are left out for it.'),
+    .describe(
+      'What a reader of a live tail may be behind, in bytes as they are sent, before lines are left out for it.',
+    ),
   INDEX_CACHE: byteSize
     .prefault('128m')
     .describe('Memory for the index of days that are read; a day of a larger index is read anew for each question.'),

@@ -9,7 +9,7 @@ import type { Access } from './access.ts'
 import type { Gap, TailQuery } from './api-schema.ts'
 import type { State } from './checkpoint.ts'
 import { ConsumerError } from './errors.ts'
-import type { EventFormat, Events } from './event-stream.ts'
+import type { Events, Wire } from './event-stream.ts'
 import type { Hub } from './hub.ts'
 import { type History, isWanted, Merge, readStretches, wantedOf } from './lines.ts'
 import type { IndexPlace, Wanted } from './row-cache.ts'
@@ -22,7 +22,7 @@ const CATCH_UP_ROUNDS = 20
 
 export type TailContext = {
   access: Access
-  format: EventFormat
+  wire: Wire
   signal: AbortSignal
 }
 
@@ -31,7 +31,7 @@ export async function* readTail(
   history: History,
   hub: Hub,
   query: TailQuery,
-  { access, format, signal }: TailContext,
+  { access, wire, signal }: TailContext,
 ): Events {
   const wanted = wantedOf({ ...query, since: undefined }, access.may)
   const filter = textFilter(query)
@@ -53,7 +53,7 @@ export async function* readTail(
       if (bytes < LITTLE_BYTES) break
     }
   }
-  const { reader, lengths, cursor } = await hub.follow({ key, selector: wanted, filter, window, format })
+  const { reader, lengths, cursor } = await hub.follow({ key, selector: wanted, filter, window, wire })
   try {
     if (place) {
       const behind = catchUp(history, place, { wanted: { ...wanted, lengths }, filter, signal }, true)

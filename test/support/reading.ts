@@ -112,13 +112,12 @@ export class Reading implements AsyncDisposable {
   }
 }
 
-const RAW_CHARACTERS = 1_000_000
+const RAW_PIECES = 100
 
 /** A stream of events that goes on, as a client reads it; read from the moment it is made. */
 export class Following implements AsyncDisposable {
   readonly events: Event[] = []
-  /** What was sent, the last of it. */
-  raw = ''
+  #raw: string[] = []
   #gone = new AbortController()
   #reading: Promise<void>
 
@@ -133,6 +132,11 @@ export class Following implements AsyncDisposable {
     return linesOf(this.events)
   }
 
+  /** What was sent, the last of it. */
+  get raw(): string {
+    return this.#raw.join('')
+  }
+
   /** The last cursor that was sent. */
   get cursor(): string | undefined {
     return this.events.findLast(({ type }) => type === 'cursor')?.['cursor'] as string | undefined
@@ -142,7 +146,8 @@ export class Following implements AsyncDisposable {
     const { status, body } = await fetch(url, { headers, signal: this.#gone.signal })
     let rest = ''
     for await (const piece of body!.pipeThrough(new TextDecoderStream())) {
-      this.raw = (this.raw + piece).slice(-RAW_CHARACTERS)
+      this.#raw.push(piece)
+      if (this.#raw.length > RAW_PIECES) this.#raw.shift()
       const lines = (rest + piece).split('\n')
       rest = lines.pop()!
       const events = lines.map((line) => line.replace(/^data: /, '')).filter((line) => line.startsWith('{'))

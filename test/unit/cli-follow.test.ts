@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { ask } from '../../cli/api.ts'
+import { ask, stream } from '../../cli/api.ts'
 import { Follow } from '../../cli/follow.ts'
 import { history } from '../../cli/history.ts'
 import { mergeByTime, once } from '../../cli/merge.ts'
@@ -177,6 +177,19 @@ describe('history', () => {
     })
     await expect(Array.fromAsync(history(consumer.server, {}))).rejects.toMatchObject({ code: 'NO_CONSUMER' })
   })
+})
+
+it('a server that falls silent in the middle of an answer is given up', async () => {
+  await using consumer = await FakeConsumer.start({ lines: (_, reply) => reply.send(...lines(0, 2)) })
+  const got: { type: string }[] = []
+  const read = async () => {
+    for await (const events of stream(consumer.server, 'api/v1/lines', { silence: 50 })) got.push(...events)
+  }
+  await expect(read()).rejects.toMatchObject({
+    code: 'BROKEN_OFF',
+    message: expect.stringContaining('nothing came for 0.05 s'),
+  })
+  expect(got).toHaveLength(2)
 })
 
 it('a server that takes a question and never answers is given up', async () => {

@@ -248,9 +248,17 @@ describe('once the client has left', () => {
     'the last lines': ({ history }, signal) =>
       readLines(history, linesQuery.parse({ ...nowhere, last: 'true' }), { may, signal }),
     'a tail with history': ({ history, hub }, signal) =>
-      readTail(history, hub, tailQuery.parse({ ...nowhere, last: 10 }), { access, format: 'ndjson', signal }),
+      readTail(history, hub, tailQuery.parse({ ...nowhere, last: 10 }), {
+        access,
+        wire: { format: 'ndjson', gzip: false },
+        signal,
+      }),
     'a tail from a cursor on': ({ history, hub }, signal) =>
-      readTail(history, hub, tailQuery.parse({ ...nowhere, cursor: '' }), { access, format: 'ndjson', signal }),
+      readTail(history, hub, tailQuery.parse({ ...nowhere, cursor: '' }), {
+        access,
+        wire: { format: 'ndjson', gzip: false },
+        signal,
+      }),
   }
 
   it.each(Object.keys(streams))('%s: no further file is read', async (stream) => {
