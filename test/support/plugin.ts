@@ -61,11 +61,16 @@ export class Plugin {
   }
 
   /**
-   * Kills the plugin once dockerd would notice, and waits until it answers again. dockerd dials one that it restarted after 0.5 s; where
-   * it does not answer by then, as on a busy machine, it sleeps for 3 s and sees no crash meanwhile, and gives it up in the end.
+   * Waits until dockerd would notice that the plugin dies. It dials one that it restarted after 0.5 s; where that does not answer by
+   * then, as on a busy machine, dockerd sleeps for 3 s and sees no crash meanwhile, and gives it up in the end.
    */
-  async killed(): Promise<void> {
+  async supervised(): Promise<void> {
     await until('dockerd looks after the plugin', () => ageSeconds(this.pid) > 4)
+  }
+
+  /** Kills the plugin once dockerd would notice, and waits until it answers again. */
+  async killed(): Promise<void> {
+    await this.supervised()
     this.kill()
     await this.answers()
   }

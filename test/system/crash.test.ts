@@ -38,20 +38,25 @@ async function disturb(container: Container, times: number, doing: () => Promise
   }
 }
 
-it('the plugin is killed again and again while a container writes flat out', async () => {
-  const flatOut = await house.create({ print: printed(numberedLines(800_000, LINE_BYTES)) })
-  const both = await house.create({
-    print: printed(numberedLines(150_000, LINE_BYTES), numberedLines(150_000, LINE_BYTES)),
-    command: paced(PER_SECOND / 4),
-  })
-  await Promise.all([flatOut.start(), both.start()])
-  const pids = new Set([house.plugin.pid])
+it('the plugin is killed again and again, each time while a container writes flat out', async () => {
   const kills = inSoak(5, 20)
-  await disturb(both, kills, async () => {
+  const both = await house.run({
+    print: printed(numberedLines(40_000 * kills, LINE_BYTES), numberedLines(40_000 * kills, LINE_BYTES)),
+    command: paced(PER_SECOND / 6),
+  })
+  const pids = new Set([house.plugin.pid])
+  for (let i = 0; i < kills; i++) {
+    await house.plugin.supervised()
+    const flatOut = await house.run({ print: printed(numberedLines(600_000, LINE_BYTES)) })
+    await landedInPart(flatOut, 0.1)
+    expect((await flatOut.inspect()).State.Running).toBe(true)
     await house.plugin.killed()
     pids.add(house.plugin.pid)
-  })
-  await house.landed(flatOut, both)
+    expect(await flatOut.ended()).toBe(0)
+    await house.landed(flatOut)
+    await house.forget(flatOut)
+  }
+  await house.landed(both)
   expect(pids.size).toBe(kills + 1)
 })
 
@@ -145,14 +150,17 @@ it('the consumer is killed again and again while it writes, and somebody tails t
 })
 
 it('Kafka goes in mid flow and comes back; meanwhile the plugin is killed, and containers start, run and stop as ever', async () => {
-  const writing = await house.run({ print: printed(numberedLines(400_000, LINE_BYTES)), command: paced(PER_SECOND) })
+  // As long as it takes to kill the plugin so often.
+  const print = printed(numberedLines(inSoak(400_000, 2_000_000), LINE_BYTES))
+  const writing = await house.run({ print, command: paced(PER_SECOND / inSoak(1, 3)) })
   const lasting = await house.run({
     print: printed('a line before it is stopped\n'),
     command: ['sh', '-c', 'cat /in/stdout; exec sleep 600'],
   })
-  await landedInPart(writing, 0.2)
+  await landedInPart(writing, inSoak(0.2, 0.02))
   await house.kafka.stop()
   for (let i = 0; i < inSoak(2, 20); i++) await house.plugin.killed()
+  expect((await writing.inspect()).State.Running).toBe(true)
 
   const begun = performance.now()
   const started = await house.run({ print: printed(numberedLines(1000, LINE_BYTES)) })

@@ -1,10 +1,12 @@
 /** Containers that come and go in every way that Docker has: each line lands, and nothing of them is left behind. */
+import { execFile } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { AWAITING_GO } from '../support/container.ts'
 import { BASE_IMAGE, command, docker, LABEL } from '../support/engine.ts'
 import { type House, startHouse } from '../support/house.ts'
-import { dayFiles, sizeOf } from '../support/oracle.ts'
+import { compareModule, dayFiles, expectedSize, sizeOf } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
 import { inSoak } from '../support/soak.ts'
 import { until } from '../support/until.ts'
@@ -12,6 +14,8 @@ import { until } from '../support/until.ts'
 const SHORT_LIVED = inSoak(100, 1_000)
 const AT_A_TIME = 10
 const RUNS_MAX = 20
+
+const execute = promisify(execFile)
 
 let house: House
 beforeAll(async () => {
@@ -77,6 +81,24 @@ it('a container that is killed, and one that runs out of memory', async () => {
   expect(await greedy.ended()).toBe(137)
   expect((await greedy.inspect()).State.OOMKilled).toBe(true)
   await house.landed(greedy)
+})
+
+it('a container that is killed while it writes: what dockerd had of it lands, as docker logs shows it', async () => {
+  const all = numberedLines(2_000_000, 105)
+  const container = await house.run({ print: printed(all) })
+  await until('lines land', () => sizeOf(house.folderOf(container)) > 1_000_000)
+  await docker.getContainer(container.id).kill()
+  expect(await container.ended()).toBe(137)
+  const folder = house.folderOf(container)
+  const expected = (shown: Buffer) => [{ container: container.name, printed: printed(shown) }]
+  const shown = await until('as much lands as docker logs shows', async () => {
+    const { stdout } = await execute('docker', ['logs', container.name], { encoding: 'buffer', maxBuffer: all.length })
+    return sizeOf(folder) === expectedSize(expected(stdout)) && stdout
+  })
+  expect(shown.length).toBeLessThan(all.length)
+  expect(all.subarray(0, shown.length).equals(shown)).toBe(true)
+  compareModule(folder, expected(shown))
+  await house.forget(container)
 })
 
 it('a container that is started again and again: all of its lines, in the order of its runs', async () => {
