@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type Container, paced } from '../support/container.ts'
-import { docker } from '../support/engine.ts'
+import { delay, MOST_DELAY } from '../support/delays.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { dayFiles, sizeOf } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
@@ -31,17 +31,6 @@ const run = (module: string, lines: number, more: Record<string, string> = {}, p
 const sample = async (name: string): Promise<number> => (await house.samples())[`tallyman_driver_${name}`] ?? 0
 const lost = (): Promise<number> => sample('lines_lost_total{reason="journal-full"}')
 
-/** Has Docker do all that an operator asks of it with another container. @returns how long that took, s */
-async function answers(): Promise<number> {
-  const begun = performance.now()
-  const command = ['sh', '-c', 'cat /in/stdout; exec sleep 600']
-  const container = await house.run({ print: printed('a line\n'), command })
-  await container.inspect()
-  await docker.getContainer(container.id).logs({ stdout: true, tail: 1 })
-  await container.stop(0)
-  return (performance.now() - begun) / 1000
-}
-
 /** The numbers in a container's lines, as they stand in its files, once there are so many. */
 async function numbersOf(container: Container, count: number): Promise<number[]> {
   const folder = house.folderOf(container)
@@ -61,7 +50,7 @@ it('a container that writes flat out goes on, its oldest lines go and are counte
   await house.kafka.stop()
   const noisy = await run('noisy', LINES)
   expect(await noisy.ended()).toBe(0)
-  expect(await answers()).toBeLessThan(4)
+  expect(await delay(house)).toBeLessThan(MOST_DELAY)
   expect(await quiet.ended()).toBe(0)
   expect(await sample('journal_bytes')).toBeLessThan(1.3 * JOURNAL_MAX)
   const given = await lost()
@@ -84,7 +73,7 @@ it('with on-full=block a container waits for block-max, nobody else does, and th
   const patient = await run('patient', LINES, BLOCKING)
   await nearlyFull()
   expect(await lost()).toBe(before)
-  expect(await answers()).toBeLessThan(4)
+  expect(await delay(house)).toBeLessThan(MOST_DELAY)
   await until('its oldest lines go', async () => (await lost()) > before)
   expect(await patient.ended()).toBe(0)
   await house.kafka.start()

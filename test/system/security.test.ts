@@ -1,6 +1,7 @@
 /** Plugin and consumer over SASL_SSL, by every mechanism, with a password from a file in the plugin's mount; a wrong one, and how it is mended. */
 import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { delay, MOST_DELAY } from '../support/delays.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { USER } from '../support/kafka.ts'
 import { numberedLines, printed } from '../support/printed.ts'
@@ -29,8 +30,9 @@ it('with a wrong password containers start and stop as ever, and once it is mend
     'the driver says that Kafka is away',
     async () => (await fetch(`${house.metrics}/healthz`)).status === 503,
   )
+  expect(await delay(house)).toBeLessThan(MOST_DELAY)
   writeFileSync(house.passwordFile, USER.password)
-  await house.landed(container)
+  await house.landed()
 })
 
 it.each(['scram-sha-256', 'scram-sha-512'])('lines land over %s as well', async (mechanism) => {
