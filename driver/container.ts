@@ -44,7 +44,8 @@ export const FIELDS: Record<string, (info: ContainerInfo) => string> = {
   ID: (info) => info.ContainerID.slice(0, 12),
   FullID: (info) => info.ContainerID,
   Name: containerName,
-  ImageID: (info) => info.ContainerImageID.replace(/^sha256:/, '').slice(0, 12),
+  // With `sha256:` in front, where there is one: so does Docker.
+  ImageID: (info) => info.ContainerImageID.slice(0, 12),
   ImageFullID: (info) => info.ContainerImageID,
   ImageName: (info) => info.ContainerImageName,
   DaemonName: (info) => info.DaemonName,
@@ -69,22 +70,26 @@ export function fillTemplate(template: string, info: ContainerInfo): string {
   return filled
 }
 
+/** Whether a label's or a variable's name is meant. */
+export type NameTest = (name: string) => boolean
+
 /** Which labels and variables of a container go with its lines. */
 export type AttributeOpts = {
   labels: string[]
-  'labels-regex'?: RegExp | undefined
+  'labels-regex'?: NameTest | undefined
   env: string[]
-  'env-regex'?: RegExp | undefined
+  'env-regex'?: NameTest | undefined
 }
 
 /** The attributes that the options select, as Docker's own drivers do (moby daemon/logger/loginfo.go, ExtraAttributes). */
 export function extraAttributes(info: ContainerInfo, opts: AttributeOpts): Record<string, string> {
-  const variables = info.ContainerEnv.map((pair): [string, string] => {
+  // A name alone takes its variable out of those of the image: it is none of the container's.
+  const variables = info.ContainerEnv.filter((pair) => pair.includes('=')).map((pair): [string, string] => {
     const [name = '', ...value] = pair.split('=')
     return [name, value.join('=')]
   })
-  const selected = (pairs: [string, string][], names: string[], regex: RegExp | undefined) =>
-    pairs.filter(([name]) => names.includes(name) || regex?.test(name))
+  const selected = (pairs: [string, string][], names: string[], matches: NameTest | undefined) =>
+    pairs.filter(([name]) => names.includes(name) || matches?.(name))
   return Object.fromEntries([
     ...selected(Object.entries(info.ContainerLabels), opts.labels, opts['labels-regex']),
     ...selected(variables, opts.env, opts['env-regex']),

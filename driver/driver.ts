@@ -21,7 +21,7 @@ import { INTAKE_LIMITS, unlinkFifo } from './intake.ts'
 import type { IntakeData, IntakeReport, IntakeRequest } from './intake-thread.ts'
 import { journalEnd, listRuns, listSegments, removeRun, runFolder } from './journal.ts'
 import { eventfd } from './kernel.ts'
-import { readLogOpts } from './log-opts.ts'
+import { type LogOpts, readLogOpts } from './log-opts.ts'
 import type { RunState } from './metrics.ts'
 import { LogReader, type ReadConfig } from './read-logs.ts'
 import { createRun, type RunRecord, readRun, renameRun } from './run.ts'
@@ -247,7 +247,10 @@ export class Driver {
     // dockerd asks again when it did not get the answer: the FIFO is held open already.
     if (this.#byFile.has(file)) return
     try {
-      await this.#start(file, info)
+      const { settings } = this.#options
+      const opts = await readLogOpts(info, { own: settings.KAFKA_TOPIC, allowed: settings.KAFKA_TOPICS_ALLOWED })
+      if (this.#byFile.has(file)) return
+      await this.#start(file, info, opts)
     } catch (error) {
       // A refusal makes dockerd forget the FIFO that it made.
       if (isFifo(file)) unlinkFifo(file)
@@ -255,9 +258,8 @@ export class Driver {
     }
   }
 
-  async #start(file: string, info: ContainerInfo): Promise<void> {
-    const { journal, host, settings } = this.#options
-    const opts = readLogOpts(info, { own: settings.KAFKA_TOPIC, allowed: settings.KAFKA_TOPICS_ALLOWED })
+  async #start(file: string, info: ContainerInfo, opts: LogOpts): Promise<void> {
+    const { journal, host } = this.#options
     const slot = this.#slots.claim(0)
     if (slot === undefined) {
       throw new DriverError(
@@ -317,8 +319,8 @@ export class Driver {
    * LogDriver.ReadLogs.
    * @throws DriverError whose message `docker logs` shows
    */
-  readLogs(info: ContainerInfo, config: ReadConfig, gone: AbortSignal): AsyncIterable<Buffer> {
-    const { options, service, module } = readLogOpts(info)
+  async readLogs(info: ContainerInfo, config: ReadConfig, gone: AbortSignal): Promise<AsyncIterable<Buffer>> {
+    const { options, service, module } = await readLogOpts(info)
     if (options.cacheBytes === 0) {
       throw new DriverError(
         'READ_LOGS_OFF',

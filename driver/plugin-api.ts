@@ -22,7 +22,7 @@ import { moment, type ReadConfig } from './read-logs.ts'
 export type LogDriver = {
   startLogging(file: string, info: ContainerInfo): Promise<void>
   stopLogging(file: string): void
-  readLogs(info: ContainerInfo, config: ReadConfig, gone: AbortSignal): AsyncIterable<Buffer>
+  readLogs(info: ContainerInfo, config: ReadConfig, gone: AbortSignal): Promise<AsyncIterable<Buffer>>
 }
 
 /** Info carries the container's environment and labels: large ones are real. */
@@ -91,10 +91,10 @@ export function pluginApi(driver: LogDriver, log: Logger, server: Server): Fasti
     const { Info, Config } = parse(readRequest, request.body, 'ReadLogs')
     const { Since: since, Until: until, Tail: tail, Follow: follow } = Config
     const gone = new AbortController()
-    const entries = driver.readLogs(Info, { since, until, tail, follow }, gone.signal)
-    reply.hijack()
     const answer = reply.raw
     answer.once('close', () => gone.abort())
+    const entries = await driver.readLogs(Info, { since, until, tail, follow }, gone.signal)
+    reply.hijack()
     answer.writeHead(200, { Connection: 'close', 'Content-Type': 'application/octet-stream' })
     answer.flushHeaders()
     try {

@@ -3,8 +3,8 @@ import { containerInfo } from '../../driver/container.ts'
 import { readLogOpts } from '../../driver/log-opts.ts'
 import type { RunOptions } from '../../driver/run.ts'
 
-export const runOptions = (differing: Partial<RunOptions> = {}): RunOptions => ({
-  ...readLogOpts(containerInfo.parse({ Config: {}, ContainerID: '', ContainerName: '/x', ContainerImageName: 'x' }))
-    .options,
-  ...differing,
-})
+const { options } = await readLogOpts(
+  containerInfo.parse({ Config: {}, ContainerID: '', ContainerName: '/x', ContainerImageName: 'x' }),
+)
+
+export const runOptions = (differing: Partial<RunOptions> = {}): RunOptions => ({ ...options, ...differing })

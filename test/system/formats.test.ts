@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto'
 import type { ITopicConfig } from 'kafkajs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { AWAITING_GO, type Container } from '../support/container.ts'
-import { type House, startHouse } from '../support/house.ts'
+import { command } from '../support/engine.ts'
+import { type House, type RunOptions, startHouse } from '../support/house.ts'
 import { numberedLines, type Printed, printed, SOURCES } from '../support/printed.ts'
 import { readChunks, readValues } from '../support/readers.ts'
 import { until } from '../support/until.ts'
@@ -44,6 +45,9 @@ const logOpts = (container: string, differing: Record<string, string>) => ({
 async function createTopic(topic: string, options: Omit<ITopicConfig, 'topic'> = {}): Promise<void> {
   await house.kafka.admin((admin) => admin.createTopics({ topics: [{ topic, numPartitions: 2, ...options }] }))
 }
+
+/** A field of a tag template each, but for those that are the container's own. */
+const TAG = ['ImageID', 'ImageFullID', 'ImageName', 'Name', 'Command', 'DaemonName'].map((field) => `{{.${field}}}`)
 
 /** Runs a container to its end whose lines go to a topic that no consumer of ours reads. */
 async function runApart(name: string, print: Printed, differing: Record<string, string>): Promise<Container> {
@@ -153,6 +157,35 @@ it('a line that Kafka refuses for its size is given up and counted, and those ar
   expect(told).toEqual([{ source: 'stdout', from: 1_001, count: 1, reason: 'too-large' }])
   expect((await house.samples())['tallyman_driver_lines_lost_total{reason="too-large"}']).toBe(1)
   await house.forget(container)
+})
+
+it('labels, env and tag select what they select with json-file', async () => {
+  const topic = 'team-attributes'
+  await createTopic(topic)
+  const name = `${house.id}-attributes`
+  const selecting = {
+    labels: 'team,none',
+    'labels-regex': '(?i)^COM\\.',
+    env: 'HOME,none',
+    'env-regex': '^PA',
+    tag: TAG.join(' '),
+  }
+  const labels = { team: 'blue', 'com.example.tier': 'web, "front"', other: 'o' }
+  const run = async (options: Pick<RunOptions, 'logDriver' | 'logOpts'>) => {
+    const container = await house.run({ name, print: printed('a line\n'), module: name, labels, ...options })
+    expect(await container.ended()).toBe(0)
+    return container
+  }
+  const before = await run({ logDriver: 'json-file', logOpts: selecting })
+  const detailed = await command('docker', 'logs', '--details', name)
+  await house.forget(before)
+  const ours = await run({ logOpts: logOpts(name, { ...selecting, 'kafka-topic': topic, format: 'json' }) })
+  await until('it is shipped', () => house.plugin.shipped)
+  const [record] = (await readValues(house.kafka, topic)).map((value) => JSON.parse(value))
+  const details = new URLSearchParams(detailed.slice(0, detailed.indexOf(' ')).replaceAll(',', '&'))
+  expect(record.attrs).toEqual(Object.fromEntries(details))
+  expect(record.attrs).toMatchObject({ team: 'blue', 'com.example.tier': labels['com.example.tier'] })
+  await house.forget(ours)
 })
 
 it('a topic that is not allowed is refused in words', async () => {

@@ -52,8 +52,8 @@ describe('service and module', () => {
       labels({ 'tallyman.service': 'x'.repeat(5000) }),
       { service: 'x'.repeat(1024), module: 'web-1' },
     ],
-  ])('come from %s', (_, config, more, expected) => {
-    expect(read(config, more)).toMatchObject(expected)
+  ])('come from %s', async (_, config, more, expected) => {
+    expect(await read(config, more)).toMatchObject(expected)
   })
 
   it.each([
@@ -76,11 +76,11 @@ describe('log-opts', () => {
     [{ module: '{{.Nme}}' }, /\{\{\.Nme\}\} is no field/],
     [{ module: '{{.constructor}}' }, /is no field/],
     [{ service: 'x'.repeat(1025) }, /longer than 1024/],
-  ])('%o are refused in words that name key, value and what is allowed', (config, message) => {
-    expect(() => read(config as Record<string, string>)).toThrow(message)
+  ])('%o are refused in words that name key, value and what is allowed', async (config, message) => {
+    await expect(read(config as Record<string, string>)).rejects.toThrow(message)
   })
 
-  it("dockerd's own keys are taken", () => {
+  it("dockerd's own keys are taken", async () => {
     const own = {
       mode: 'non-blocking',
       'max-buffer-size': '4m',
@@ -88,24 +88,33 @@ describe('log-opts', () => {
       'max-size': '10m',
       'max-file': '3',
     }
-    expect(read(own)).toMatchObject({ service: 'nginx', module: 'web-1' })
+    expect(await read(own)).toMatchObject({ service: 'nginx', module: 'web-1' })
   })
 })
 
 describe('what goes with the lines', () => {
-  const env = ['APP=shop', 'VERSION=1=2', 'SECRET=x', 'EMPTY=']
-  const more = { ContainerLabels: { team: 'blue', 'com.example.tier': 'web', other: 'o' }, ContainerEnv: env }
+  const env = ['APP=shop', 'VERSION=1=2', 'SECRET=x', 'EMPTY=', 'UNSET', `${'a'.repeat(40)}!=x`]
+  const more = {
+    ContainerLabels: { team: 'blue', 'com.example.tier': 'web', other: 'o' },
+    ContainerEnv: env,
+    ContainerImageID: 'sha256:0123456789abcdef',
+  }
 
   it.each([
     ['nothing unless it is asked for', {}, {}],
     ['labels that there are', { labels: 'team,missing' }, { team: 'blue' }],
     ['labels by a pattern', { 'labels-regex': '^com\\.' }, { 'com.example.tier': 'web' }],
     ['variables, with what stands behind the first =', { env: 'VERSION,EMPTY' }, { VERSION: '1=2', EMPTY: '' }],
+    ['labels by a pattern of RE2', { 'labels-regex': '(?i)^COM\\.' }, { 'com.example.tier': 'web' }],
+    ['nothing by an empty pattern', { 'labels-regex': '', 'env-regex': '' }, {}],
+    ['nothing, and soon, by a pattern that could be tried in many ways', { 'env-regex': '^(a+)+$' }, {}],
+    ['no variable that has no value', { env: 'UNSET', 'env-regex': '^UN' }, {}],
     ['variables by a pattern', { 'env-regex': '^(APP|VER)' }, { APP: 'shop', VERSION: '1=2' }],
+    ["an image's ID as Docker cuts it", { tag: '{{.ImageID}}' }, { tag: 'sha256:01234' }],
     ['a tag', { tag: '{{.Name}}/{{.ID}}' }, { tag: 'web-1/0123456789ab' }],
     ['all of them', { labels: 'team', env: 'APP', tag: 't' }, { team: 'blue', APP: 'shop', tag: 't' }],
-  ])('%s', (_, config, attrs) => {
-    expect(read(config, more).attrs).toEqual(attrs)
+  ])('%s', async (_, config, attrs) => {
+    expect((await read(config, more)).attrs).toEqual(attrs)
   })
 
   it.each([
@@ -113,15 +122,15 @@ describe('what goes with the lines', () => {
     [{ tag: '{{.Nam}}' }, /tag=.*\{\{\.Name\}\}/],
     [{ env: 'LONG' }, /select LONG, which is longer than 4096/],
     [{ 'env-regex': 'BIG' }, /select 4 attributes of \d+ bytes; at most 256 of 8192/],
-  ])('%j is refused in words', (config, message) => {
+  ])('%j is refused in words', async (config, message) => {
     const large = ['LONG='.padEnd(5000, 'x'), ...[1, 2, 3, 4].map((i) => `BIG${i}=`.padEnd(3000, 'x'))]
-    expect(() => read(config, { ContainerEnv: large })).toThrow(message)
+    await expect(read(config, { ContainerEnv: large })).rejects.toThrow(message)
   })
 })
 
 describe('how a run is handled', () => {
-  it('unless anything is said', () => {
-    expect(read({}).options).toEqual({
+  it('unless anything is said', async () => {
+    expect((await read({})).options).toEqual({
       maxLineBytes: 256 * 1024,
       cacheBytes: 100 * 1024 ** 2,
       key: 'module',
@@ -142,8 +151,8 @@ describe('how a run is handled', () => {
     ],
     [{ 'cache-disabled': 'true', 'cache-max-size': '1g' }, { cacheBytes: 0 }],
     [{ 'cache-max-size': '1m', 'cache-max-file': '3' }, { cacheBytes: 3 * 1024 ** 2 }],
-  ])('%j', (config, options) => {
-    expect(read(config).options).toMatchObject(options)
+  ])('%j', async (config, options) => {
+    expect((await read(config)).options).toMatchObject(options)
   })
 
   it.each([
@@ -160,20 +169,23 @@ describe('how a run is handled', () => {
     [{ 'cache-disabled': 'yes' }, /cache-disabled=yes: must be true or false/],
     [{ 'cache-max-file': '0' }, /cache-max-file=0: must be at least 1/],
     [{ 'kafka-keys': 'run' }, /kafka-keys is not known; the nearest known one is kafka-key/],
-  ])('%j is refused in words', (config, message) => {
-    expect(() => read(config)).toThrow(message)
+  ])('%j is refused in words', async (config, message) => {
+    await expect(read(config)).rejects.toThrow(message)
   })
 })
 
 describe('the topic that a container names', () => {
   const rule = { own: 'tallyman', allowed: ['audit', 'team-*'] }
-  it.each(['tallyman', 'audit', 'team-blue', 'team-'])('%s is allowed', (topic) => {
-    expect(read({ 'kafka-topic': topic }, {}, rule).options.topic).toBe(topic)
+  it.each(['tallyman', 'audit', 'team-blue', 'team-'])('%s is allowed', async (topic) => {
+    expect((await read({ 'kafka-topic': topic }, {}, rule)).options.topic).toBe(topic)
   })
 
-  it.each(['audits', 'my-team-blue', 'tallyman.x'])('%s is refused, and those that are allowed are named', (topic) => {
-    expect(() => read({ 'kafka-topic': topic }, {}, rule)).toThrow(
-      `kafka-topic=${topic}: this host's plugin allows tallyman, and what matches audit team-*; others with its setting KAFKA_TOPICS_ALLOWED`,
-    )
-  })
+  it.each(['audits', 'my-team-blue', 'tallyman.x'])(
+    '%s is refused, and those that are allowed are named',
+    async (topic) => {
+      await expect(read({ 'kafka-topic': topic }, {}, rule)).rejects.toThrow(
+        `kafka-topic=${topic}: this host's plugin allows tallyman, and what matches audit team-*; others with its setting KAFKA_TOPICS_ALLOWED`,
+      )
+    },
+  )
 })

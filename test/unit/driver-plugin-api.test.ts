@@ -1,4 +1,5 @@
 import { createServer } from 'node:http'
+import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import pino from 'pino'
 import { describe, expect, it } from 'vitest'
@@ -18,9 +19,9 @@ function house() {
         started.push({ file, info })
       },
       stopLogging: (file) => stopped.push(file),
-      async *readLogs(_info, config) {
+      async readLogs(_info, config) {
         read.push(config)
-        yield Buffer.from('entries')
+        return Readable.from([Buffer.from('entries')])
       },
     },
     pino({ level: 'silent' }),
