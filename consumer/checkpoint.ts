@@ -148,6 +148,7 @@ export const runState = z.object({
   sources: z.tuple([source, source]),
   first: offset,
   last: offset,
+  heard: offset.exactOptional(),
   ended: z.boolean(),
 })
 export const totalsState = z.object({

@@ -82,7 +82,8 @@ export class Landing {
     }
     const appended = Number(message.timestamp)
     if (appended > this.newest) this.newest = appended
-    const wanted = this.#ledger.enter(chunk, this.#layout.dayOf(timeOf(chunk, appended), appended), partition)
+    const first = this.#layout.dayOf(timeOf(chunk, appended), appended)
+    const wanted = this.#ledger.enter(chunk, first, partition, appended)
     const { extents, misdated } = this.#layout.lay(chunk, wanted, appended)
     this.#ledger.wrote(chunk, extents)
     let lines = 0
@@ -117,7 +118,7 @@ export class Landing {
     if (known(Buffer.from(chunk.run).toString('hex'))) return
     const appended = Number(message.timestamp)
     const day = this.#layout.dayOf(timeOf(chunk, appended), appended)
-    const wanted = ledger.enter(chunk, day, partition)
+    const wanted = ledger.enter(chunk, day, partition, appended)
     const lines = wanted ? wanted.reduce((sum, one) => sum + one, 0) : chunk.lines
     ledger.wrote(chunk, [{ day, lines }])
   }

@@ -14,6 +14,9 @@
  * - At most MAX_HOLES holes a source: older ones are closed for good, and what comes for them later is dropped.
  * - A run that has ended is remembered until MAX_ENDED others have ended after it, because its last records may
  *   come a second time. What it came to stays in the totals of its service, module, day and host.
+ * - A run that never ends, because its host died, is remembered for as long as its days are kept, and beyond that while it is among the
+ *   MAX_SILENT that were heard of last. Forgotten sooner, it would come back, with a host that was mended, as a run whose first lines
+ *   are all missing.
  */
 import { type Chunk, type LostRange, type Source, STDERR, STDOUT } from '../wire/chunk.ts'
 
@@ -44,6 +47,8 @@ export type RunState = {
   /** Times of its first and its last chunk, ms since 1970. */
   first: number
   last: number
+  /** When the newest of its records was appended, ms since 1970; up to HEARD_MS less. */
+  heard?: number
   ended: boolean
 }
 
@@ -73,6 +78,9 @@ export const NO_PARTITION = -1
 
 const MAX_HOLES = 256
 const MAX_ENDED = 10_000
+const MAX_SILENT = 10_000
+/** What is no counter is told the checkpoint with all else of a run, so it changes seldom: a day is enough for what counts in days. */
+const HEARD_MS = 86_400_000
 
 type Named = Pick<Totals, 'service' | 'module' | 'host'>
 
@@ -177,13 +185,18 @@ export class Ledger {
    * Enters a chunk.
    * @param day which day's total its losses and copies go to: that of its first line
    * @param partition where its record is
+   * @param appended when that was appended, ms since 1970
    * @returns which lines are to be written: all (`undefined`), or those whose byte is 1
    */
-  enter(chunk: Chunk, day: string, partition: number): Uint8Array | undefined {
+  enter(chunk: Chunk, day: string, partition: number, appended = 0): Uint8Array | undefined {
     const id = Buffer.from(chunk.run).toString('hex')
     const run = this.state.runs.get(id) ?? this.#begin(id, chunk, partition)
     if (run.partition !== partition) this.#changedRuns.add(id)
     run.partition = partition
+    if (run.heard === undefined || appended - run.heard >= HEARD_MS) {
+      run.heard = appended
+      this.#changedRuns.add(id)
+    }
     this.#entered = run
     this.#countedRuns.add(id)
     const time = Number(chunk.t0 / 1_000_000n)
@@ -250,6 +263,21 @@ export class Ledger {
     }
   }
 
+  /**
+   * Forgets runs that never ended and were not heard of since, but for the `most` of them that were heard of last. What they came to
+   * stays in the totals.
+   * @param since ms since 1970, as records are appended
+   * @returns those that are forgotten
+   */
+  forgetSilent(since: number, most = MAX_SILENT): string[] {
+    const silent = Array.from(this.state.runs, ([id, run]) => ({ id, ended: run.ended, heard: run.heard ?? run.last }))
+      .filter(({ ended, heard }) => !ended && heard < since)
+      .sort((a, b) => b.heard - a.heard)
+      .slice(most)
+    for (const { id } of silent) this.#forget(id)
+    return silent.map(({ id }) => id)
+  }
+
   /** The names of a chunk, or the run that was entered last where it has the same: then its totals are known. */
   #lately({ service, module, host }: Chunk): Named {
     const run = this.#entered
@@ -289,9 +317,8 @@ export class Ledger {
   adopt(partition: number, runs: ReadonlyMap<string, RunState>): void {
     for (const [id, run] of this.state.runs) {
       if (run.partition !== partition || runs.has(id)) continue
-      this.state.runs.delete(id)
       this.#ended.delete(id)
-      this.#changedRuns.add(id)
+      this.#forget(id)
     }
     for (const [id, run] of runs) {
       this.state.runs.set(id, run)
@@ -325,9 +352,13 @@ export class Ledger {
     for (const oldest of this.#ended) {
       if (this.#ended.size <= MAX_ENDED) break
       this.#ended.delete(oldest)
-      this.state.runs.delete(oldest)
-      this.#changedRuns.add(oldest)
+      this.#forget(oldest)
     }
+  }
+
+  #forget(id: string): void {
+    this.state.runs.delete(id)
+    this.#changedRuns.add(id)
   }
 }
 

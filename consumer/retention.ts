@@ -15,6 +15,7 @@
  *   late lines would begin it anew.
  * - What a second pass from the checkpoint writes is the same: the floor changes between two records, and the checkpoint knows which.
  * - The ledger sums up what it knows of those days. It may do so later than the checkpoint says the floor, and does it again at a start.
+ *   Runs that never ended it forgets together with the floor: what a second pass drops as a copy depends on them.
  * - Only files that the checkpoint names are removed, by the day in their name, never what stands in their place: a link, a folder, a
  *   file below a folder that is a link.
  * - The live day, and what comes after it, is never removed.
@@ -32,6 +33,10 @@ import type { Manifests } from './manifests.ts'
 import { readFileName } from './names.ts'
 import type { Writer } from './writer.ts'
 
+const DAY_MS = 86_400_000
+/** A line may stand in the day after that of its arrival, today is not over, and of a run it is known to a day when it was heard of. */
+const MORE_DAYS = 3
+
 /** Files are forgotten so many at a time. */
 const BATCH = 100
 
@@ -44,7 +49,7 @@ export type RetentionOptions = {
   writer: Pick<Writer, 'forget'>
   index: Pick<IndexLog, 'forget' | 'pathOf'>
   layout: Pick<Layout, 'floor'>
-  ledger: Pick<Ledger, 'fold'>
+  ledger: Pick<Ledger, 'fold' | 'forgetSilent'>
   /** Days in front of the live one that are kept, and bytes that all files may take up. */
   keepDays: number
   keepBytes: number | undefined
@@ -67,11 +72,12 @@ export class Retention {
 
   /** Removes what is not kept any more. @throws Error of the file system */
   async run(): Promise<void> {
-    const { checkpoint, checkpointed, log } = this.#options
+    const { checkpoint, checkpointed, calendar, ledger, keepDays, log } = this.#options
     const floor = this.#floor()
     if (floor > checkpoint.state.floor && this.#daysBefore(floor).length > 0) {
       await checkpointed(() => {
-        checkpoint.append({ floor })
+        const silent = ledger.forgetSilent(calendar.now - (keepDays + MORE_DAYS) * DAY_MS)
+        checkpoint.append({ floor, runs: silent.map((run) => [run, undefined]) })
         this.#raise(floor)
       })
       log.info({ floor }, 'days before this one are removed')

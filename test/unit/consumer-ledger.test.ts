@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { Ledger, type LedgerState, lostOf } from '../../consumer/ledger.ts'
+import { enterCounters, Ledger, type LedgerState, lostOf } from '../../consumer/ledger.ts'
 import type { Chunk } from '../../wire/chunk.ts'
 import { chunkOf, type Meaning } from '../support/chunk.ts'
 
@@ -86,9 +86,10 @@ describe('ledger', () => {
           expect(written(ledger, chunk)).toEqual(naive)
           for (const line of naive) seen.add(line)
           ledger.wrote(chunk, [{ day: DAY, lines: naive.length }])
-          const { runs, totals } = ledger.takeChanges()
-          for (const [run, state] of runs) saved.runs.set(run, state!)
-          for (const [key, state] of totals) saved.totals.set(key, state!)
+          const changes = ledger.takeChanges()
+          for (const [run, state] of changes.runs) saved.runs.set(run, state!)
+          for (const [key, state] of changes.totals) saved.totals.set(key, state!)
+          enterCounters(saved, changes)
           expect(sumsOf(ledger.state)).toEqual({ ...sumsOf(ledger.state), written: seen.size, unaccounted: 0 })
         })
       }),
@@ -188,6 +189,29 @@ describe('ledger', () => {
     const [[, state] = []] = ledger.takeChanges().runs
     ledger.enter(cut(lines(1, 9)), DAY, 0)
     expect(state?.sources[0]).toMatchObject({ high: 3, written: 1, holes: [{ from: 1, to: 2 }] })
+  })
+
+  it('runs that never end are forgotten where ten thousand others were heard of later, and none that is not silent', () => {
+    const ledger = new Ledger()
+    const run = (i: number) => i.toString(16).padStart(32, '0')
+    const day = (n: number) => n * 86_400_000
+    const heard = (i: number, appended: number) => ledger.enter(cut({ ...lines(1, 1), run: run(i) }), DAY, 0, appended)
+    for (let i = 0; i <= 10_000; i++) heard(i, day(10) + i)
+    ledger.enter(cut({ ...lines(1, 1), end: [1, 0], run: run(20_000) }), DAY, 0, 1)
+    ledger.takeChanges()
+    // Of the oldest one more is heard.
+    ledger.enter(cut({ ...lines(2, 1), run: run(0) }), DAY, 0, day(50))
+    expect(ledger.takeChanges().runs).toMatchObject([[run(0), { heard: day(50) }]])
+    expect(ledger.forgetSilent(day(10))).toEqual([])
+    expect(ledger.forgetSilent(day(40))).toEqual([])
+    heard(30_000, day(5))
+    expect(ledger.forgetSilent(day(40))).toEqual([run(30_000)])
+    expect(ledger.takeChanges().runs.filter(([, state]) => state === undefined)).toEqual([[run(30_000), undefined]])
+    expect(ledger.forgetSilent(day(60))).toEqual([run(1)])
+    // It comes back: nothing of it is missing, and what it says again is a copy.
+    expect(written(ledger, cut({ ...lines(1, 2), run: run(2) }))).toEqual(['0:2'])
+    const totals = [...ledger.state.totals.values()]
+    expect(totals.map(({ lost }) => sum(lost))).toEqual([0])
   })
 
   it('runs that ended are forgotten once ten thousand others have ended, and none before', () => {

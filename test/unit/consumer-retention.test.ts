@@ -86,6 +86,27 @@ describe('retention', () => {
     keeping.life.end()
   })
 
+  it('a run whose host died goes on where it was when it is back; with ten thousand others it is forgotten, at once on the disk', async () => {
+    using root = temporaryFolder()
+    const said = (run: number, first: number, days: number) => ({
+      ...{ partition: 0, module: 'm', run, first, count: 1, ms: daysAgo(days), appended: daysAgo(days) },
+    })
+    const dead = topicOf(Array.from({ length: 10_001 }, (_, i) => said(i + 1, 1, i === 0 ? 31 : 30)))
+    const later = topicOf([...dead.map(() => said(0, 1, 1)), said(20_000, 1, 0), said(2, 2, 0)]).slice(dead.length)
+    await landAll(root.path, [...dead, ...later.slice(0, 1)])
+    const keeping = new Keeping(root.path, { now: NOON, keepDays: 20, as: 'none' })
+    await keeping.pass()
+    keeping.life.end()
+    const { life } = new Keeping(root.path, { now: NOON, keepDays: 20, as: 'none' })
+    const runs = [...life.checkpoint.state.runs.keys()].map((id) => Number(`0x${id}`))
+    expect(runs).toHaveLength(10_001)
+    expect(runs).not.toContain(1)
+    await life.land(later[1]!)
+    const { total } = answerLedger(life.ledger.state, [], ledgerQuery.parse({}), ANYBODY.may, NOON)
+    expect(total).toMatchObject({ written: 10_003, lost: 0, doubled: 0 })
+    life.end()
+  })
+
   it.each([
     ['all of it', 8 * DAY_BYTES + 3 * OLD_BYTES, 8],
     ['a byte less', 8 * DAY_BYTES + 3 * OLD_BYTES - 1, 7],
