@@ -39,6 +39,7 @@ export const ERRORS = {
   SEARCH_UNAVAILABLE: 'operator',
   CLAIM_REFUSED: 'time',
   KAFKA_AWAY: 'time',
+  PARTITION_AWAY: 'time',
   PEER_AWAY: 'time',
 } as const satisfies Record<string, Actor>
 

@@ -8,7 +8,7 @@ import type { Claimed } from './ledger-topic.ts'
 const UNFINISHED_MS = 24 * 3_600_000
 
 /** Why lines are lost that a root had claimed which will not come back. */
-const DISOWNED = 'disowned'
+export const DISOWNED = 'disowned'
 
 const KEYS = {
   service: ['service'],

@@ -69,8 +69,8 @@ export type Row = { key: string; value: string | null }
 
 /** The topic in Kafka. */
 export type LedgerLog = {
-  /** By partition. */
-  extents(): Promise<Map<number, Extent>>
+  /** By partition; undefined for one that has no leader. */
+  extents(): Promise<Map<number, Extent | undefined>>
   read(partition: number, from: number, to: number): AsyncIterable<readonly { key: string; value: string | null }[]>
   /** Resolves once all in-sync replicas have them. */
   append(partition: number, rows: Row[]): Promise<void>
@@ -123,7 +123,7 @@ export class LedgerTopic {
   async refresh(): Promise<void> {
     const { log, group } = this.#options
     const extent = (await log.extents()).get(0)
-    if (!extent) throw new Error('the topic of the ledger has no partitions')
+    if (!extent) throw new Error('the first partition of the ledger’s topic has no leader')
     if (extent.high < this.#readTo) {
       this.#readTo = 0
       this.#closed.clear()
@@ -184,7 +184,7 @@ export class LedgerTopic {
     const extents = await log.extents()
     const place = placeOf(partition, extents.size)
     const extent = extents.get(place)
-    if (!extent) throw new Error('the topic of the ledger has no partitions')
+    if (!extent) throw new Error(`partition ${place} of the ledger’s topic has no leader`)
     const marks = new Map<number, z.infer<typeof markValue>>()
     const runs = new Map<string, { tenure: number; id: string; at: number; run: RunState }>()
     const stale = new Set<string>()
@@ -270,10 +270,13 @@ export class LedgerTopic {
   }
 
   async #publish(): Promise<void> {
-    const places = (await this.#options.log.extents()).size
+    const extents = await this.#options.log.extents()
     let sent = 0
-    for (const [partition, own] of this.#own)
-      sent += await this.#publishPartition(partition, own, placeOf(partition, places))
+    for (const [partition, own] of this.#own) {
+      const place = placeOf(partition, extents.size)
+      // Sent to, one without a leader would keep the others waiting.
+      if (extents.get(place)) sent += await this.#publishPartition(partition, own, place)
+    }
     this.#pause = Math.max(PUBLISH_MS, sent * PUBLISH_MS_PER_RUN)
   }
 

@@ -39,7 +39,7 @@ import { readingRoutes } from './reading-routes.ts'
 import { Reindex } from './reindex.ts'
 import { reindexRoutes } from './reindex-routes.ts'
 import { sender } from './replay.ts'
-import { openRoot } from './root.ts'
+import { openRoot, probe } from './root.ts'
 import { RowCache } from './row-cache.ts'
 import { consumerSettings, type Settings } from './settings.ts'
 import { Slots } from './slots.ts'
@@ -158,6 +158,7 @@ try {
     index,
     log,
     admit: () => space.admit(),
+    probe: () => probe(root),
     connected: async (kafka, admin, again) => {
       await membership.leaveForTheDead(kafka, settings.KAFKA_GROUP)
       // A topic that somebody deletes while we run is his to make again, and what was suitable is so still.
@@ -167,6 +168,14 @@ try {
     failed,
     landed: (times) => metrics.landed(times),
   })
+  metrics.figure(
+    'partitions_leaderless',
+    'Partitions that are not read because they have no leader that can be reached.',
+    () => subscriber.leaderless.size,
+  )
+  metrics.figure('records_expired_total', 'Records that Kafka dropped before they were read.', () =>
+    checkpoint.state.partitions.values().reduce((sum, { expired = 0 }) => sum + expired, 0),
+  )
   const manifests = new Manifests(checkpoint)
   const rows = new RowCache({
     ...{ state: root.state, index, files, reindexed: checkpoint.state.reindexed, runs: ledger.state.runs },

@@ -2,6 +2,8 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { LineCount } from './api-schema.ts'
 import type { Counts } from './landing.ts'
+import { EXPIRED, GAP } from './ledger.ts'
+import { DISOWNED } from './ledger-api.ts'
 
 /** Resolution of the event loop's delay, ms: a finer one wakes an idle consumer more often than all else. */
 const LOOP_DELAY_MS = 100
@@ -16,6 +18,9 @@ const COUNTED: readonly [keyof Counts, name: string, help: string][] = [
   ['misdated', 'lines_misdated_total', 'Lines whose own day is not kept: they stand in that of their arrival.'],
   ['undecodable', 'records_undecodable_total', 'Records that could not be decoded and are kept as dead letters.'],
 ]
+
+/** Why lines are lost, as far as that is known beforehand: 0 from the beginning, so that the first loss is seen to be one. */
+const REASONS = [GAP, EXPIRED, DISOWNED, 'journal-full', 'disk', 'too-large']
 
 export class Metrics {
   readonly registry = new Registry()
@@ -51,6 +56,7 @@ export class Metrics {
       registers,
       collect() {
         this.reset()
+        for (const reason of REASONS) this.set({ reason }, 0)
         for (const [reason, lines] of Object.entries(ledger().lostBy)) this.set({ reason }, lines)
       },
     })

@@ -64,7 +64,7 @@ export type ReindexSources = {
   namesOf(row: Row): Names
   settings: { LINE_FORMAT: LineFormat; TZ_FILES: string; KEEP_DAYS: number }
   kafka: {
-    extents(): Promise<ReadonlyMap<number, Extent>>
+    extents(): Promise<ReadonlyMap<number, Extent | undefined>>
     read(partition: number, from: number, to: number): AsyncIterable<FetchedRecord[]>
   }
   /** Runs work between two records, with all that has landed in the checkpoint. */
@@ -288,7 +288,7 @@ export class Reindex {
     const unreadable = (file: string, error: Error) => tellGap(partial, file, error)
     const recognition = new Recognition(wanted, partitionOf, { text, layout, surroundings, found, unreadable })
     const partitions = [...new Set(wanted.map(({ file }) => partitionOf(file)))].sort((a, b) => a - b)
-    let extents: ReadonlyMap<number, Extent>
+    let extents: ReadonlyMap<number, Extent | undefined>
     try {
       extents = await kafka.extents()
     } catch (error) {
@@ -297,6 +297,8 @@ export class Reindex {
     }
     const ranges = partitions.flatMap((partition) => {
       const extent = extents.get(partition)
+      if (!extent && extents.has(partition))
+        partial.push({ message: `partition ${partition} has no leader that can be reached` })
       const to = Math.min(positions.get(partition) ?? 0, extent?.high ?? 0)
       return extent && to > extent.low ? [{ partition, from: extent.low, to }] : []
     })

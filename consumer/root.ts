@@ -5,7 +5,7 @@
  * root's UUID names it as owner of what it claims from Kafka, wherever it is mounted.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { replaceFile, syncFolder } from '../wire/durable.ts'
@@ -57,4 +57,19 @@ function readUuid(path: string): string {
   const uuid = randomUUID()
   replaceFile(path, Buffer.from(`${uuid}\n`), true)
   return uuid
+}
+
+const PROBE_BYTES = 64 * 1024
+
+/** Writes something durable to the root's disk, and removes it. @throws Error of the file system where that does not take it */
+export function probe({ state }: Pick<Root, 'state'>): void {
+  const path = join(state, 'probe')
+  const fd = openSync(path, 'w')
+  try {
+    writeSync(fd, Buffer.alloc(PROBE_BYTES, 1))
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+    rmSync(path, { force: true })
+  }
 }

@@ -13,6 +13,8 @@
  * - The checkpoint follows the files between rounds, CHECKPOINT_MS later, or as seldom as what one takes demands. Behind it the same
  *   bytes are written again.
  * - A disk that refuses stops the rounds and nothing else: Kafka holds the records, heartbeats go on, it is tried again.
+ * - What a disk refuses to make durable is lost to it, and is not asked for again: the next process writes it, from the checkpoint on.
+ * - A partition without a leader keeps no other waiting: it is opened, and what we owe of it is written, once it has one.
  */
 import type { Admin, Kafka, KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
@@ -87,6 +89,8 @@ export type SubscriberOptions = {
   log: Logger
   /** Throws while nothing more may be written, although the disk would take it. */
   admit(): void
+  /** Writes something durable to the root's disk. Throws what that says where it does not take it. */
+  probe(): void
   clock?: Clock
   /**
    * A new connection to Kafka is about to join.
@@ -128,8 +132,12 @@ export class Subscriber {
   #stopping = new AbortController()
   /** Whether the group was joined once: from then on nothing but a stop ends us. */
   #joined = false
-  /** Whether we know where the partitions of an assignment go on. */
+  /** Whether we know where the partitions of an assignment go on, but for those that wait. */
   #opened = false
+  /** Partitions that wait to be opened, or for their rest to be written, mostly for a leader. */
+  #unopened: ReadonlySet<number> = new Set()
+  /** Partitions of ours that bring nothing for want of a leader. */
+  #leaderless: ReadonlySet<number> = new Set()
   #recovered = false
   /** Why we are not ready, by who says so. */
   #troubles = new Map<'kafka' | 'disk' | 'space', string>([['kafka', 'not connected to Kafka yet']])
@@ -157,8 +165,14 @@ export class Subscriber {
    * says, and what comes next has to find everything as it was.
    */
   get recovered(): boolean {
-    this.#recovered ||= this.#opened && this.#held.values().every(({ next, claimed }) => next >= claimed)
+    this.#recovered ||=
+      this.#opened && this.#unopened.size === 0 && this.#held.values().every(({ next, claimed }) => next >= claimed)
     return this.#recovered
+  }
+
+  /** Partitions of ours that are not read at present, because they have no leader that can be reached. */
+  get leaderless(): ReadonlySet<number> {
+    return this.#unopened.union(this.#leaderless)
   }
 
   /** What roots that are away have claimed of the partitions that we hold, and have not written. */
@@ -181,11 +195,13 @@ export class Subscriber {
       },
       assigned: (partitions) => this.#assigned(partitions),
       batch: (batch) => this.#batch(batch),
+      leaderless: (partitions) => {
+        this.#leaderless = new Set(partitions)
+        this.#tellLeaderless()
+      },
       away: (error) => {
         if (error instanceof ConsumerError && !this.#joined) throw error
-        this.#generation++
-        this.#held = new Map()
-        this.#opened = false
+        this.#begin()
         log.debug({ error: error.message }, 'the connection is given up')
         this.#kafkaAway(error.message)
       },
@@ -251,34 +267,47 @@ export class Subscriber {
 
   /** The group gave us partitions: finds out where each goes on, before a record of it is read. */
   #assigned(partitions: number[]): void {
-    const generation = ++this.#generation
-    this.#held = new Map()
-    this.#opened = false
+    const generation = this.#begin()
     this.#troubles.set('kafka', 'finding out where the partitions go on')
     this.#assigning = this.#assigning.then(() => this.#takeUp(partitions, generation))
+  }
+
+  /** What we had is not ours any more. @returns the number of what comes now */
+  #begin(): number {
+    this.#held = new Map()
+    this.#opened = false
+    this.#unopened = new Set()
+    this.#leaderless = new Set()
+    return ++this.#generation
   }
 
   async #takeUp(partitions: number[], generation: number): Promise<void> {
     const { topic, group, log } = this.#options
     while (generation === this.#generation && !this.#stopping.signal.aborted) {
       try {
-        if (!(await this.#open(partitions, generation)) || generation !== this.#generation) return
-        group.begin(new Map(Array.from(this.#held, ([partition, { next }]) => [partition, next])))
+        const opened = await this.#open(partitions, generation)
+        if (!opened || generation !== this.#generation) return
+        group.begin(new Map(opened.map(({ partition, next }) => [partition, next])))
+        this.#tellLeaderless()
         this.#troubles.delete('kafka')
         this.#remindedAt.delete('kafka')
-        log.info({ topic, partitions: partitions.length, generation }, 'reading')
-        return
+        if (opened.length > 0) log.info({ topic, partitions: opened.length, generation }, 'reading')
+        if (this.#unopened.size === 0) return
       } catch (error) {
         if (generation !== this.#generation) return
-        this.#kafkaAway((error as Error).message)
-        await this.#clock.sleep(RETRY_MS)
+        // Where some are open, the others alone wait.
+        if (!this.#opened) this.#kafkaAway((error as Error).message)
       }
+      await this.#clock.sleep(RETRY_MS)
     }
   }
 
-  /** @returns whether the partitions are still ours once they are open */
-  async #open(partitions: number[], generation: number): Promise<boolean> {
-    const { group, owner, ledger, ledgerTopic } = this.#options
+  /**
+   * Opens those of the partitions that are not open yet, and can be.
+   * @returns where these begin; undefined where the partitions are not ours any more by then
+   */
+  async #open(partitions: number[], generation: number): Promise<(Opening & { partition: number })[] | undefined> {
+    const { group, owner, ledger, ledgerTopic, log } = this.#options
     // What an earlier generation had in hand is over by then, one way or the other.
     await this.#inRound(() => this.#writeCheckpoint([]))
     const [found, extents] = await Promise.all([group.commits(), group.extents()])
@@ -291,31 +320,66 @@ export class Subscriber {
     // Nobody but us has ever claimed anything: there is nothing to read of others.
     const alone = [...commits.values()].every(({ metadata }) => !metadata || metadata.owner === owner)
     if (!alone) await ledgerTopic.refresh()
+    const waiting = new Set<number>()
     for (const rest of this.#unfinished(commits, partitions)) {
-      await this.#finish(rest, extents.get(rest.partition), generation)
+      const { partition, from, to } = rest
+      // One that Kafka does not have any more is over. One that it has and can't be asked about is not.
+      if (from < to && extents.has(partition) && !extents.get(partition)) waiting.add(partition)
+      else await this.#finish(rest, extents.get(partition), generation)
     }
-    const openings = await Promise.all(partitions.map((partition) => this.#opening(partition, commits, extents)))
-    const taken = await Promise.all(openings.map((opening) => this.#takeOver(opening, extents.get(opening.partition)!)))
-    if (generation !== this.#generation) return false
+    const opened: { opening: Opening & { partition: number }; taken: TakeOver | undefined; high: number }[] = []
+    const open = async (partition: number): Promise<void> => {
+      const extent = extents.get(partition)
+      if (!extent) throw new Error(`partition ${partition} has no leader that can be reached`)
+      const opening = await this.#opening(partition, commits, extent)
+      opened.push({ opening, taken: await this.#takeOver(opening, extent), high: extent.high })
+    }
+    const unopened = partitions.filter((partition) => !this.#held.has(partition))
+    let failure: Error | undefined
+    await Promise.all(
+      unopened.map((partition) =>
+        open(partition).catch((error: Error) => {
+          failure = error
+          waiting.add(partition)
+          log.debug({ partition, error: error.message }, 'a partition can’t be read yet')
+        }),
+      ),
+    )
+    if (generation !== this.#generation) return undefined
+    if (failure && opened.length === 0 && this.#held.size === 0) throw failure
     await this.#inRound(async () => {
-      for (const each of taken) if (each) ledger.adopt(each.partition, each.runs)
-      for (const opening of openings) this.#enter(opening)
+      for (const { taken } of opened) if (taken) ledger.adopt(taken.partition, taken.runs)
+      for (const { opening } of opened) this.#enter(opening)
       // Before the first claim: what is claimed then is found again with the ledger as it was.
       await this.#writeCheckpoint([])
     })
-    if (generation !== this.#generation) return false
-    this.#held = new Map(
-      openings.map((opening) => [opening.partition, { ...opening, high: extents.get(opening.partition)!.high }]),
-    )
+    if (generation !== this.#generation) return undefined
+    for (const { opening, high } of opened) this.#held.set(opening.partition, { ...opening, high })
+    this.#unopened = waiting
+    ledgerTopic.hold(Array.from(this.#held, ([partition, { tenure, from }]) => ({ partition, tenure, from })))
+    if (!this.#opened) void this.#settle(generation)
     this.#opened = true
-    ledgerTopic.hold(openings)
-    void this.#settle(generation)
-    return true
+    return opened.map(({ opening }) => opening)
+  }
+
+  #tellLeaderless(): void {
+    const { topic, log } = this.#options
+    const { leaderless } = this
+    if (leaderless.size > 0) {
+      this.#remind('leaderless', () =>
+        log.warn(
+          { code: 'PARTITION_AWAY', topic, partitions: [...leaderless] },
+          'these partitions have no leader, or none that can be reached; Kafka holds what they have, and the others are read. If this lasts, see to the brokers that hold them',
+        ),
+      )
+    } else if (this.#remindedAt.delete('leaderless')) log.info({ topic }, 'all partitions are read again')
   }
 
   #unfinished(commits: ReadonlyMap<number, Commit>, assigned: readonly number[]): Unfinished[] {
     const { owner, ledgerTopic } = this.#options
-    return [...commits].flatMap(([partition, commit]) =>
+    // One that is open goes on: there is nothing to finish.
+    const over = [...commits].filter(([partition]) => !this.#held.has(partition))
+    return over.flatMap(([partition, commit]) =>
       unfinished(
         ...([owner, partition, commit, ledgerTopic.closed] as const),
         ...([this.#positions.get(partition), assigned.includes(partition)] as const),
@@ -381,11 +445,9 @@ export class Subscriber {
   async #opening(
     partition: number,
     commits: ReadonlyMap<number, Commit>,
-    extents: ReadonlyMap<number, Extent>,
+    extent: Extent,
   ): Promise<Opening & { partition: number }> {
-    const { topic, owner } = this.#options
-    const extent = extents.get(partition)
-    if (!extent) throw new Error(`partition ${partition} of ${topic} has no leader`)
+    const { owner } = this.#options
     const commit = commits.get(partition) ?? { offset: -1, metadata: undefined }
     const position = this.#positions.get(partition)
     const intact =
@@ -442,6 +504,10 @@ export class Subscriber {
   async #batch(batch: GroupBatch): Promise<boolean> {
     const held = this.#held.get(batch.partition)
     if (!held || this.#stopping.signal.aborted) return false
+    if (this.#leaderless.has(batch.partition)) {
+      this.#leaderless = this.#leaderless.difference(new Set([batch.partition]))
+      this.#tellLeaderless()
+    }
     held.high = batch.high
     const messages = batch.messages.filter(({ offset }) => Number(offset) >= held.next)
     if (messages.length === 0) return true
@@ -615,7 +681,7 @@ export class Subscriber {
     this.#changed.clear()
     // A batch that was broken off is in the ledger already: its bytes have to be in the files by then, too.
     await this.#insist(round, () => writer.flush())
-    await this.#insist(round, () => {
+    await this.#durable(round, () => {
       delta.files.push(...writer.sync())
     })
     await this.#insist(round, () => {
@@ -625,6 +691,29 @@ export class Subscriber {
     this.#options.ledgerTopic.note(delta)
     const took = this.#clock.now() - began
     this.#checkpointAfter = Math.min(Math.max(CHECKPOINT_MS, took / CHECKPOINT_SHARE), MAX_CHECKPOINT_MS)
+  }
+
+  /**
+   * Makes durable what was flushed; once, or it is the end. Where the disk refuses, Linux lets go of what was to be written, and says from
+   * then on that all is durable: the checkpoint would say so too, and the bytes would be gone with the page cache.
+   */
+  async #durable(round: Round, work: () => void): Promise<void> {
+    try {
+      work()
+    } catch (error) {
+      let refusal: unknown = error
+      await this.#insist(round, () => {
+        if (refusal === undefined) return this.#options.probe()
+        refusal = undefined
+        throw error
+      })
+      const lost = new ConsumerError(
+        'DISK_REFUSED',
+        `the root's disk lost what it was given (${(error as Error).message}) and takes bytes again: what it lost is written again at the next start`,
+      )
+      this.#options.failed(lost)
+      throw lost
+    }
   }
 
   /** Does what the disk may refuse, until it does not. */
@@ -643,6 +732,11 @@ export class Subscriber {
             "the root's disk refuses what is to be written; nothing is lost, Kafka holds it. Make room, or mend the disk",
           ),
         )
+        if (this.#stopping.signal.aborted) {
+          // What is claimed and not written is so at the next start.
+          this.#options.failed(error as Error)
+          throw error
+        }
         for (const { batch } of round) await batch.heartbeat().catch(() => {})
         await this.#clock.sleep(RETRY_MS)
       }

@@ -23,11 +23,11 @@ export class Batch {
   readonly states = new Map<Shipment, { state: ShippingCheckpoint; ended: boolean }>()
   /** Lines of each run that are given up on the way to that state. */
   readonly lost = new Map<Shipment, LostRange[]>()
-  /** Lines in all, and of each chunk the times of its first and its last line, ms since 1970. */
-  lines = 0
+  /** Of each chunk the times of its first and its last line, ms since 1970. */
   readonly times: number[] = []
   bytes = 0
-  #partitionBytes = new Map<number, number>()
+  /** What goes to each partition. */
+  readonly partitions = new Map<number, { lines: number; bytes: number }>()
 
   constructor(topic: string, arena: Buffer<ArrayBuffer>) {
     this.topic = topic
@@ -38,7 +38,7 @@ export class Batch {
   room(partition?: number): number {
     const room = this.arena.length - this.bytes
     if (partition === undefined) return room
-    return Math.min(room, PARTITION_BYTES - (this.#partitionBytes.get(partition) ?? 0))
+    return Math.min(room, PARTITION_BYTES - (this.partitions.get(partition)?.bytes ?? 0))
   }
 
   lose(run: Shipment, range: LostRange): void {
@@ -50,7 +50,22 @@ export class Batch {
     this.arena.set(value, this.bytes)
     const copy = this.arena.subarray(this.bytes, this.bytes + value.length)
     this.bytes += value.length
-    this.#partitionBytes.set(partition, (this.#partitionBytes.get(partition) ?? 0) + value.length)
+    this.#of(partition).bytes += value.length
     this.records.push({ partition, key, headers, value: copy })
+  }
+
+  /** Counts a chunk, with the times of its first and its last line. */
+  count(partition: number, lines: number, first: number, last: number): void {
+    this.#of(partition).lines += lines
+    this.times.push(first, last)
+  }
+
+  #of(partition: number): { lines: number; bytes: number } {
+    let of = this.partitions.get(partition)
+    if (!of) {
+      of = { lines: 0, bytes: 0 }
+      this.partitions.set(partition, of)
+    }
+    return of
   }
 }

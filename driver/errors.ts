@@ -23,6 +23,7 @@ export const ERRORS = {
   RUNS_EXHAUSTED: 'operator',
   KAFKA_AWAY: 'time',
   KAFKA_REFUSED: 'time',
+  PARTITION_AWAY: 'time',
   TOPIC_MISSING: 'operator',
   LINE_TOO_LARGE: 'operator',
 } as const satisfies Record<string, Actor>

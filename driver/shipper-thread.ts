@@ -95,13 +95,21 @@ const producer = new Producer(
       log.info({ attempts, ms: Math.round(ms) }, 'Kafka takes lines again')
     },
   },
-  { compression: settings.KAFKA_COMPRESSION, acks: settings.KAFKA_ACKS },
+  { compression: settings.KAFKA_COMPRESSION, acks: settings.KAFKA_ACKS, inPart: true },
 )
 
 const topics = new Topics(connect, {
   found(topic, partitions) {
     log.info({ topic, partitions }, 'the topic is there')
     shipper.found()
+  },
+  leaderless(topic, partitions) {
+    shipper.found()
+    if (partitions.size === 0 || !due('PARTITION_AWAY', false)) return
+    log.warn(
+      { code: 'PARTITION_AWAY', topic, partitions: [...partitions] },
+      'these partitions have no leader, or none that can be reached; the journal keeps their lines, and those of others go on. If this lasts, see to the brokers that hold them',
+    )
   },
   failed(topic, error, missing, attempts) {
     if (!missing) return tellKafkaAway(error, attempts)
@@ -136,7 +144,8 @@ const shipper: Shipper = new Shipper({
       )
     },
     refused(reason, message, runs) {
-      if (!due('KAFKA_REFUSED', false)) return
+      // That is told of the partitions.
+      if (reason === 'no-leader' || !due('KAFKA_REFUSED', false)) return
       log.warn(
         { code: 'KAFKA_REFUSED', reason, runs, error: message },
         'Kafka refuses batches; nothing is lost by that, they go again in another form',

@@ -10,6 +10,7 @@
  * - A batch is for one topic, and topics take turns. One that Kafka does not have keeps only its own runs waiting.
  * - What Kafka refuses for its size goes again in smaller chunks, down to a line: that one is given up, and told in `lost`. What
  *   it refuses for want of the partition goes to another. Either way the runs of the batch are built anew from what is acknowledged.
+ * - A partition without a leader keeps only its own runs waiting: what others of the batch have stored is acknowledged.
  * - Memory is bounded whatever waits: two arenas of encoded records, one workspace, and a pending split line a source.
  */
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
@@ -38,6 +39,8 @@ const MAX_APART_MS = 100
 const WAITING_BYTES = 256 * 1024
 /** A wait ends at least this often, to write checkpoints that are due. */
 const IDLE_MS = 1000
+
+const NONE: ReadonlySet<number> = new Set()
 
 /** What Kafka acknowledged with one send. */
 export type Acknowledged = { lines: number; bytes: number; times: readonly number[] }
@@ -87,7 +90,7 @@ export type ShipperOptions = {
   syncInterval: number
   slots: Slots
   producer: Pick<Producer, 'send' | 'stop'>
-  topics: Pick<Topics, 'partitions' | 'forget' | 'stop'>
+  topics: Pick<Topics, 'partitions' | 'leaderless' | 'lost' | 'forget' | 'stop'>
   events: ShipperEvents
 }
 
@@ -140,7 +143,7 @@ export class Shipper {
     else this.#lanes.push({ topic, shipments: [shipment], turn: 0 })
   }
 
-  /** The topic is known by now: what waited for that can go. */
+  /** The topic, or where its partitions are, is known by now: what waited for that can go. */
   found(): void {
     this.#options.slots.ring()
   }
@@ -203,8 +206,11 @@ export class Shipper {
     let next: Lane | undefined
     let bytes = 0
     for (const lane of this.#lanes) {
-      if (this.#options.topics.partitions(lane.topic) === undefined) continue
-      const waiting = lane.shipments.reduce((sum, shipment) => sum + shipment.waiting, 0)
+      const partitions = this.#options.topics.partitions(lane.topic)
+      if (partitions === undefined) continue
+      const leaderless = this.#options.topics.leaderless(lane.topic)
+      let waiting = 0
+      for (const run of lane.shipments) if (!isAmong(leaderless, run, partitions)) waiting += run.waiting
       if (waiting > 0) next ??= lane
       bytes += waiting
     }
@@ -212,9 +218,12 @@ export class Shipper {
   }
 
   /** Changes what Kafka refused, and takes the runs back to what is acknowledged, to be built anew. */
-  #refused(batch: Batch, ahead: Batch | undefined, { reason, message }: RefusedError): void {
-    const runs = [...batch.states.keys()]
-    if (reason === 'no-partition') {
+  #refused(batch: Batch, ahead: Batch | undefined, { reason, message, acknowledged }: RefusedError): void {
+    const refused = new Set(batch.partitions.keys()).difference(acknowledged)
+    this.#acknowledged(batch, refused)
+    const runs = [...batch.states].flatMap(([run, { state }]) => (refused.has(state.partition!) ? [run] : []))
+    if (reason === 'no-leader') this.#options.topics.lost(batch.topic, refused)
+    else if (reason === 'no-partition') {
       // Not even where the partition is known: what Kafka says of it may lag behind, either way.
       this.#options.topics.forget(batch.topic)
     } else if (runs.length > 1) {
@@ -254,10 +263,11 @@ export class Shipper {
   #build(lane: Lane): Batch {
     const batch = new Batch(lane.topic, this.#arenas.pop() ?? Buffer.alloc(BATCH_BYTES))
     const partitions = this.#options.topics.partitions(lane.topic)!
+    const leaderless = this.#options.topics.leaderless(lane.topic)
     const { shipments } = lane
     for (let i = 0; i < shipments.length && batch.room() > 2 * CHUNK_OVERHEAD; i++) {
       const run = shipments[(lane.turn + i) % shipments.length]!
-      if (run.ended || (run.alone && batch.states.size > 0)) continue
+      if (run.ended || (run.alone && batch.states.size > 0) || isAmong(leaderless, run, partitions)) continue
       this.#fill(run, batch, partitions)
       if (run.alone && batch.states.size > 0) break
     }
@@ -339,9 +349,8 @@ export class Shipper {
     run.format.encode(chunk, (value) => batch.add(partition, run.key, run.headers, value))
     cursor.lost = []
     if (columns.lines > 0) {
-      batch.lines += columns.lines
       const t0 = Number(columns.t0 / 1_000_000n)
-      batch.times.push(t0, t0 + Number(columns.dt[columns.lines - 1]) / 1e6)
+      batch.count(partition, columns.lines, t0, t0 + Number(columns.dt[columns.lines - 1]) / 1e6)
     }
     this.#begin(run, batch, partition)
   }
@@ -363,9 +372,18 @@ export class Shipper {
     if (failures === 0) this.#arenas.push(batch.arena)
   }
 
-  #acknowledged(batch: Batch): void {
-    if (batch.records.length > 0) this.#options.events.acknowledged(batch)
+  /** @param refused partitions of which Kafka did not acknowledge what the batch holds */
+  #acknowledged(batch: Batch, refused: ReadonlySet<number> = NONE): void {
+    const sent = { lines: 0, bytes: 0, times: refused.size === 0 ? batch.times : [] }
+    for (const [partition, { lines, bytes }] of batch.partitions) {
+      if (refused.has(partition)) continue
+      sent.lines += lines
+      sent.bytes += bytes
+    }
+    if (sent.bytes > 0) this.#options.events.acknowledged(sent)
     for (const [run, { state, ended }] of batch.states) {
+      // One that sends nothing with the batch may have no partition yet.
+      if (state.partition !== undefined && refused.has(state.partition)) continue
       run.acknowledged(state, batch.builtAt, batch.lost.get(run) ?? [])
       if (ended) this.#remove(run)
       else this.#unsaved.add(run)
@@ -406,4 +424,10 @@ export class Shipper {
   makeRoom(wanted: boolean): void {
     this.#room.make(wanted)
   }
+}
+
+/** Whether what a run sends goes to one of these partitions, of `count` in all. */
+function isAmong(these: ReadonlySet<number>, { partition, key }: Shipment, count: number): boolean {
+  if (these.size === 0) return false
+  return these.has(partition !== undefined && partition < count ? partition : partitionOf(key, count))
 }

@@ -81,6 +81,8 @@ export type GroupEvents = {
   joined(memberId: string): void
   /** We have these partitions, and no others any more; none of them is read before `begin`. */
   assigned(partitions: number[]): void
+  /** These of our partitions have no leader, or none that can be reached: they bring nothing at present. Told again and again, none as well. */
+  leaderless(partitions: number[]): void
   /** @returns whether the batch is dealt with; if not, it comes again */
   batch(batch: GroupBatch): Promise<boolean>
   /** What we had is not ours any more, and a new client is made. May throw: then that is the end, and what `start` throws. */
@@ -173,11 +175,16 @@ export class Group {
     )
   }
 
-  /** What Kafka holds of each partition of a topic. */
-  async extents(topic = this.#options.topic): Promise<Map<number, Extent>> {
+  /** What Kafka holds of each partition of a topic; undefined for one that has no leader, or none that can be reached. */
+  async extents(topic = this.#options.topic): Promise<Map<number, Extent | undefined>> {
     const client = this.#present()
     const found = await this.#bounded(client, client.admin.fetchTopicOffsets(topic))
-    return new Map(found.map(({ partition, low, high }) => [partition, { low: Number(low), high: Number(high) }]))
+    return new Map(
+      found.map(({ partition, low, high }) => [
+        partition,
+        Number(high) < 0 ? undefined : { low: Number(low), high: Number(high) },
+      ]),
+    )
   }
 
   /** Records of a partition, apart from what the group reads: those from offset `from` up to and without `to`. */
@@ -405,10 +412,14 @@ export class Group {
     const waiting = positions.filter(([, { busy, since }]) => busy === undefined && now - since > still - look)
     if (waiting.length === 0) return
     const extents = await this.extents().catch(() => undefined)
+    if (!extents) return
+    const held = new Set(positions.map(([partition]) => partition))
+    this.#events.leaderless([...extents].flatMap(([partition, of]) => (!of && held.has(partition) ? [partition] : [])))
     for (const [partition, position] of waiting) {
-      const high = extents?.get(partition)?.high
-      if (position.busy !== undefined || high === undefined) continue
-      if (high <= position.next) position.since = now
+      const high = extents.get(partition)?.high
+      if (position.busy !== undefined) continue
+      // Nothing comes of one that has no leader: what comes once it has one is waited for from then on.
+      if (high === undefined || high <= position.next) position.since = now
       else if (now - position.since > still) {
         const ms = Math.round(now - position.since)
         client.end.abort(new Error(`partition ${partition} stands at ${position.next} of ${high} for ${ms} ms`))

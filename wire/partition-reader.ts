@@ -58,6 +58,7 @@ export class PartitionReader {
   async #fetch(topic: string, partition: number, next: number): Promise<Batch> {
     const known = this.#cluster.findTopicPartitionMetadata(topic).find(({ partitionId }) => partitionId === partition)
     if (!known) throw new Error(`topic ${topic} has no partition ${partition}`)
+    if (known.leader < 0) throw new Error(`partition ${partition} of topic ${topic} has no leader`)
     const broker = await this.#cluster.findBroker({ nodeId: known.leader })
     const { responses } = await broker.fetch({
       maxWaitTime: WAIT_MS,

@@ -6,12 +6,14 @@
  *   may spread itself, or that overlap with a lost connection.
  * - An attempt counts only when the reply holds an entry for each partition, with error 0 and a base offset: kafkajs resolves
  *   with an empty reply for a partition that its metadata does not know.
+ * - What one broker can't take keeps nothing from the others: kafkajs (patches/) sends to each broker that it can reach, and tells with
+ *   its error what was stored.
  * - After an attempt that failed, or did not settle in time, the client is thrown away. A new one asks for metadata
  *   afresh and shares no half-dead connection, which is what kafkajs 2 does not manage by itself.
  * - A late success of an attempt that was given up stores a second copy. Line numbers make it recognisable.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Kafka, type Producer as KafkaProducer, Partitioners } from 'kafkajs'
+import { type Kafka, type Producer as KafkaProducer, Partitioners, type RecordMetadata } from 'kafkajs'
 import { COMPRESSIONS, type Compression, protocolError } from './kafka.ts'
 import { within } from './within.ts'
 
@@ -32,15 +34,30 @@ export type ProducerEvents = {
   recovered(attempts: number, ms: number): void
 }
 
-/** Kafka will not take these records as they are: sending them again is no use. Nothing of them may count as sent. */
+/** Kafka will not take these records as they are: sending them again as they are is no use. */
 export class RefusedError extends Error {
   override name = 'RefusedError'
-  /** `too-large` for a broker's limit; `no-partition`: there is no such topic or partition (any more), or not for us. */
-  readonly reason: 'too-large' | 'no-partition'
-  constructor(reason: RefusedError['reason'], message: string) {
+  /**
+   * `too-large` for a broker's limit; `no-partition`: there is no such topic or partition (any more), or not for us; `no-leader`: nobody
+   * takes records for some partitions at present, or they are not there any more.
+   */
+  readonly reason: 'too-large' | 'no-partition' | 'no-leader'
+  /** Partitions whose records are acknowledged all the same. Nothing of the others may count as sent. */
+  readonly acknowledged: ReadonlySet<number>
+  constructor(reason: RefusedError['reason'], message: string, acknowledged: ReadonlySet<number> = new Set()) {
     super(message)
     this.reason = reason
+    this.acknowledged = acknowledged
   }
+}
+
+/** What kafkajs says of a partition that was sent to. */
+type Reply = Pick<RecordMetadata, 'topicName' | 'partition' | 'errorCode' | 'baseOffset'>
+
+/** Of an attempt that failed when brokers were sent to: what those said that answered. Undefined for one that failed before. */
+function repliesOf(error: unknown): Reply[] | undefined {
+  const { replies, cause } = error as { replies?: Reply[]; cause?: unknown }
+  return replies ?? (cause ? repliesOf(cause) : undefined)
 }
 
 /** Errors of the protocol that the same records would meet again. Others go away by themselves. */
@@ -56,6 +73,8 @@ export type ProducerOptions = {
   compression: Compression
   /** Who has to have a record before it counts as sent: all in-sync replicas, or the leader alone. */
   acks: 'all' | 'leader'
+  /** A send ends as refused where some partitions have no leader. Without it that is tried again as any failure is. */
+  inPart?: boolean
 }
 
 export type ProducerLimits = {
@@ -104,9 +123,9 @@ export class Producer {
         return failures
       } catch (error) {
         signal.throwIfAborted()
-        const refusal = error instanceof RefusedError ? error.reason : REFUSALS[protocolError(error) ?? '']
-        if (refusal !== 'too-large') this.#discard()
-        if (refusal !== undefined) throw new RefusedError(refusal, (error as Error).message)
+        const refused = error instanceof RefusedError ? error : undefined
+        if (refused?.reason !== 'too-large') this.#discard()
+        if (refused && (refused.reason !== 'no-leader' || this.#options.inPart)) throw refused
         if (failures === 0) since = performance.now()
         this.#events.failed(error as Error, failures + 1)
         await sleep(Math.min(backoff * 2 ** failures, maxBackoff), undefined, { signal })
@@ -120,7 +139,27 @@ export class Producer {
     this.#discard()
   }
 
+  /** @throws RefusedError, or what kafkajs throws */
   async #attempt(kafka: Kafka, topic: string, records: (OutgoingRecord | Tombstone)[]): Promise<void> {
+    const { replies, error } = await this.#sent(kafka, topic, records).then(
+      (replies) => ({ replies, error: undefined }),
+      (error: Error) => ({ replies: repliesOf(error), error }),
+    )
+    const acknowledged = new Set<number>()
+    for (const { topicName, partition, errorCode, baseOffset } of replies ?? []) {
+      if (topicName === topic && errorCode === 0 && Number(baseOffset ?? -1) >= 0) acknowledged.add(partition)
+    }
+    const rest = records.find(({ partition }) => !acknowledged.has(partition))
+    if (!rest) return
+    const refusal = REFUSALS[protocolError(error ?? {}) ?? '']
+    if (refusal !== undefined) throw new RefusedError(refusal, error!.message, acknowledged)
+    if (error && !replies) throw error
+    const said = error?.message ?? 'it has no leader, or is not there any more'
+    const message = `Kafka did not acknowledge partition ${rest.partition} of topic ${topic}: ${said}`
+    throw new RefusedError('no-leader', message, acknowledged)
+  }
+
+  async #sent(kafka: Kafka, topic: string, records: (OutgoingRecord | Tombstone)[]): Promise<Reply[]> {
     if (!this.#producer) {
       this.#producer = kafka.producer({
         allowAutoTopicCreation: false,
@@ -130,18 +169,13 @@ export class Producer {
       await this.#producer.connect()
     }
     const { compression, acks } = this.#options
-    const reply = await this.#producer.send({
+    return this.#producer.send({
       topic,
       messages: records,
       acks: acks === 'all' ? -1 : 1,
       compression: COMPRESSIONS[compression],
       timeout: 30_000,
     })
-    for (const partition of new Set(records.map(({ partition }) => partition))) {
-      const entry = reply.find((entry) => entry.topicName === topic && entry.partition === partition)
-      if (entry?.errorCode !== 0 || entry.baseOffset === undefined || Number(entry.baseOffset) < 0)
-        throw new RefusedError('no-partition', `Kafka did not acknowledge partition ${partition} of topic ${topic}`)
-    }
   }
 
   /** Lets the client go. Its disconnecting may hang with the broker that it hangs on, so it is not waited for. */

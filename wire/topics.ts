@@ -1,19 +1,22 @@
 /**
- * Topics: how many partitions each has, looked up in the background, so that a topic that is missing keeps none of the
- * others waiting.
+ * Topics: how many partitions each has, and to which of them nobody can send at present, looked up in the background, so that a topic
+ * that is missing keeps none of the others waiting.
  *
  * Invariants
  * - A lookup has a client of its own: one that fails takes nothing from sends that are under way.
- * - What is known stays known until `forget`; it is looked up afresh now and then, because partitions may be added.
+ * - What is known stays known until `forget`; it is looked up afresh now and then, because partitions may be added, and often while some
+ *   have no leader.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Kafka } from 'kafkajs'
+import type { Kafka, PartitionMetadata } from 'kafkajs'
 import { protocolError } from './kafka.ts'
 import { within } from './within.ts'
 
 export type TopicsEvents = {
   /** The topic has so many partitions: said of one that was not known. */
   found(topic: string, partitions: number): void
+  /** Others than before are the partitions that have no leader, or whose leader takes nothing. */
+  leaderless(topic: string, partitions: ReadonlySet<number>): void
   /** A lookup failed and is tried again; `missing` where Kafka answered that there is no such topic. `attempts` have failed in a row. */
   failed(topic: string, error: Error, missing: boolean, attempts: number): void
 }
@@ -28,7 +31,13 @@ export type TopicsLimits = {
   forgotten: number
   /** What is known is looked up afresh after this long, ms. */
   refresh: number
+  /** And after so long while partitions have no leader, ms. */
+  leaderless: number
 }
+
+type Known = { partitions: number; leaderless: ReadonlySet<number>; at: number }
+
+const NONE: ReadonlySet<number> = new Set()
 
 const LIMITS: TopicsLimits = {
   attemptTimeout: 10_000,
@@ -36,13 +45,14 @@ const LIMITS: TopicsLimits = {
   maxBackoff: 2_000,
   forgotten: 500,
   refresh: 60_000,
+  leaderless: 1_000,
 }
 
 export class Topics {
   #connect: () => Kafka
   #events: TopicsEvents
   #limits: TopicsLimits
-  #known = new Map<string, { partitions: number; at: number }>()
+  #known = new Map<string, Known>()
   #asking = new Set<string>()
   #stopped = new AbortController()
 
@@ -56,8 +66,28 @@ export class Topics {
   /** How many partitions the topic has; undefined until that is `found`. */
   partitions(topic: string): number | undefined {
     const known = this.#known.get(topic)
-    if (!known || performance.now() - known.at > this.#limits.refresh) this.#ask(topic, 0)
+    const { refresh, leaderless } = this.#limits
+    const lasting = known && known.leaderless.size > 0 ? leaderless : refresh
+    if (!known || performance.now() - known.at > lasting) this.#ask(topic, 0)
     return known?.partitions
+  }
+
+  /** Partitions of a topic to which nothing can be sent at present. */
+  leaderless(topic: string): ReadonlySet<number> {
+    return this.#known.get(topic)?.leaderless ?? NONE
+  }
+
+  /** Nobody takes records for these partitions, or they are not there any more: nothing is sent to them until it is known which. */
+  lost(topic: string, partitions: Iterable<number>): void {
+    const known = this.#known.get(topic)
+    if (known) this.#lead(topic, known, new Set([...known.leaderless, ...partitions]))
+    this.#ask(topic, this.#limits.forgotten)
+  }
+
+  #lead(topic: string, known: Known, leaderless: ReadonlySet<number>): void {
+    const before = known.leaderless
+    known.leaderless = leaderless
+    if (leaderless.symmetricDifference(before).size > 0) this.#events.leaderless(topic, leaderless)
   }
 
   /** Kafka does not have the topic, or the partition, as it was known: it is unknown until it is found again. */
@@ -85,10 +115,13 @@ export class Topics {
     if (delay > 0) await sleep(delay, undefined, { signal })
     for (let failures = 0; ; failures++) {
       try {
-        const partitions = await within(attemptTimeout, this.#lookUp(topic), signal)
-        const isNew = !this.#known.has(topic)
-        this.#known.set(topic, { partitions, at: performance.now() })
-        if (isNew) this.#events.found(topic, partitions)
+        const found = await within(attemptTimeout, this.#lookUp(topic), signal)
+        const before = this.#known.get(topic)
+        const known: Known = { partitions: found.length, leaderless: before?.leaderless ?? NONE, at: performance.now() }
+        this.#known.set(topic, known)
+        if (!before) this.#events.found(topic, found.length)
+        const leaderless = found.filter(({ leader }) => leader < 0).map(({ partitionId }) => partitionId)
+        this.#lead(topic, known, new Set(leaderless))
         return
       } catch (error) {
         signal.throwIfAborted()
@@ -99,14 +132,14 @@ export class Topics {
     }
   }
 
-  async #lookUp(topic: string): Promise<number> {
+  async #lookUp(topic: string): Promise<Pick<PartitionMetadata, 'partitionId' | 'leader'>[]> {
     const admin = this.#connect().admin()
     try {
       await admin.connect()
       const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })
-      const count = topics[0]?.partitions.length ?? 0
-      if (count === 0) throw new Error(`topic ${topic} has no partitions`)
-      return count
+      const partitions = topics[0]?.partitions ?? []
+      if (partitions.length === 0) throw new Error(`topic ${topic} has no partitions`)
+      return partitions
     } finally {
       // May hang with the broker that it hangs on, so it is not waited for.
       admin.disconnect().catch(() => {})

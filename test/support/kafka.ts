@@ -125,6 +125,7 @@ export class Kafka {
       const ends = await admin.fetchTopicOffsets(topic)
       const [group] = await admin.fetchOffsets({ groupId, topics: [topic] })
       const claimed = new Map(group?.partitions.map(({ partition, offset }) => [partition, Number(offset)]))
+      if (ends.some(({ high }) => Number(high) < 0)) throw new Error('a partition has no leader')
       return ends.reduce(
         (sum, { partition, low, high }) => sum + Number(high) - Math.max(claimed.get(partition) ?? -1, Number(low)),
         0,

@@ -4,12 +4,13 @@
  *
  * Every answer of Kafka, and every sleep, is a step that waits here until it is drawn; between two steps anything may happen: a process
  * is killed, paused, woken, started, loses its connection, or the group is dealt out anew. What is killed never hears of its steps again.
- * The disks hold what was written, also what no checkpoint knows of.
+ * The disks hold what was written, also what no checkpoint knows of; now and then one refuses, or loses what it was to make durable.
  */
 import type { KafkaMessage } from 'kafkajs'
 import pino from 'pino'
 import { type Delta, emptyState, type FileState, type State } from '../../consumer/checkpoint.ts'
 import { Days } from '../../consumer/days.ts'
+import { ConsumerError } from '../../consumer/errors.ts'
 import { Landing, type LandingOptions } from '../../consumer/landing.ts'
 import { Layout } from '../../consumer/layout.ts'
 import { enterCounters, Ledger } from '../../consumer/ledger.ts'
@@ -43,6 +44,8 @@ type Row = { key: string; value: string | null }
 
 export class SimulatedKafka {
   now = 0
+  /** Whether disks refuse. */
+  disturbed = true
   readonly draw: () => number
   readonly log: KafkaMessage[][]
   readonly commits = new Map<number, { offset: number; metadata: string }>()
@@ -153,6 +156,8 @@ export class Process {
   #positions = new Map<number, { next: number; busy: boolean }>()
   #lengths: Map<string, FileState>
   #waiting: { file: string; at: number; text: string }[] = []
+  /** What was written since it was last made durable, with what stood there before. */
+  #written: { file: string; at: number; before: string | undefined }[] = []
   #changed = new Set<string>()
 
   constructor(kafka: SimulatedKafka, root: Root) {
@@ -180,10 +185,12 @@ export class Process {
       ...{ ledger, landing, writer, index, log, clock },
       checkpoint: { state, append: (delta) => this.#append(state, delta) },
       admit: () => {},
+      probe: () => this.#refuse(0.5),
       connected: async () => {},
       joined: () => {},
       failed: (error) => {
-        throw error
+        if (!(error instanceof ConsumerError)) throw error
+        this.kill()
       },
       landed: () => {},
     })
@@ -258,7 +265,14 @@ export class Process {
         this.#ask(
           () => new Map(Array.from(kafka.log, (_, i) => [i, kafka.commits.get(i) ?? { offset: -1, metadata: null }])),
         ),
-      extents: () => this.#ask(() => new Map(Array.from(kafka.log, ({ length }, i) => [i, { low: 0, high: length }]))),
+      // Now and then one has no leader.
+      extents: () =>
+        this.#ask(
+          () =>
+            new Map(
+              Array.from(kafka.log, ({ length }, i) => [i, kafka.draw() < 0.1 ? undefined : { low: 0, high: length }]),
+            ),
+        ),
       async *read(partition, from, to) {
         for (let next = from; next < to; ) {
           const batch = await process.#ask(() => kafka.log[partition]!.slice(next, Math.min(to, next + BATCH)))
@@ -365,6 +379,10 @@ export class Process {
     }
   }
 
+  #refuse(share: number): void {
+    if (this.#kafka.disturbed && this.#kafka.draw() < share) throw new Error('the disk refuses')
+  }
+
   /** A file is its pieces by the position of their first byte. */
   #writer() {
     return {
@@ -379,14 +397,27 @@ export class Process {
         return { file, position }
       },
       flush: () => {
+        this.#refuse(0.02)
         for (const { file, at, text } of this.#waiting.splice(0)) {
           const pieces = this.root.files.get(file) ?? []
           this.root.files.set(file, pieces)
+          this.#written.push({ file, at, before: pieces[at] })
           pieces[at] = text
           this.#changed.add(file)
         }
       },
       sync: () => {
+        try {
+          this.#refuse(0.01)
+        } catch (error) {
+          for (const { file, at, before } of this.#written.reverse()) {
+            const pieces = this.root.files.get(file)!
+            if (before === undefined) delete pieces[at]
+            else pieces[at] = before
+          }
+          throw error
+        }
+        this.#written = []
         const changed = Array.from(this.#changed, (file): [string, FileState] => [
           file,
           structuredClone(this.#lengths.get(file)!),

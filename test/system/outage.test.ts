@@ -1,9 +1,13 @@
-/** Brokers of three that are killed, stopped or all of them deaf, with two replicas: lines flow again soon, or land afterwards. */
+/** Brokers of three that are killed, stopped or all of them deaf, with two replicas or one: lines flow again soon, or land afterwards. */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { partitionOf, recordKey } from '../../wire/record.ts'
+import { Consumer } from '../support/consumer.ts'
 import { type Container, paced } from '../support/container.ts'
 import { delay, MOST_DELAY } from '../support/delays.ts'
 import { type House, startHouse } from '../support/house.ts'
-import { sizeOf } from '../support/oracle.ts'
+import { compareModule, difference, expectedSize, sizeOf } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
 import { until } from '../support/until.ts'
 
@@ -12,7 +16,7 @@ const FLOWS_AGAIN_SECONDS = 20
 
 let house: House
 beforeAll(async () => {
-  house = await startHouse('outage', { brokers: 3 })
+  house = await startHouse('outage', { brokers: 3, plugin: { KAFKA_TOPICS_ALLOWED: '*-unreplicated' } })
 })
 afterAll(() => house?.[Symbol.asyncDispose]())
 
@@ -86,6 +90,83 @@ describe('one of three brokers', () => {
     await house.kafka.start()
     expect(await Promise.all(before.map((container) => container.ended()))).toEqual(before.map(() => 0))
     await house.landed()
+  })
+})
+
+describe('one of three brokers, of a topic with one replica', () => {
+  const PARTITIONS = 3
+  let consumer: Consumer
+  let folder: string
+  const containers: Container[] = []
+
+  /** Runs a container whose lines go to a partition. */
+  async function run(partition: number, lines: number, command?: string[]): Promise<Container> {
+    const service = 'unreplicated'
+    const isThere = (module: string) => partitionOf(recordKey(service, module), PARTITIONS) === partition
+    const module = Array.from({ length: 100 }, (_, i) => `m${containers.length}-${i}`).find(isThere)!
+    const logOpts = { service, module, 'kafka-topic': `${house.topic}-unreplicated` }
+    const print = printed(numberedLines(lines, 105))
+    const container = await house.run({ print, service, module, logOpts, ...(command && { command }) })
+    containers.push(container)
+    return container
+  }
+  const folderOf = (container: Container) => house.folderOf(container).replace(house.root, join(folder, 'root'))
+  const expected = (container: Container) => [{ container: container.name, printed: container.printed }]
+  async function landed(...of: Container[]): Promise<void> {
+    for (const container of of) {
+      await until(
+        () => `all lines land; ${difference(folderOf(container), expected(container))}: ${consumer.lastWords}`,
+        () => sizeOf(folderOf(container)) >= expectedSize(expected(container)),
+      )
+      compareModule(folderOf(container), expected(container))
+    }
+  }
+  const leaderless = async () =>
+    /^tallyman_partitions_leaderless (\d+)$/m.exec(await (await fetch(`${consumer.url}/metrics`)).text())?.[1]
+
+  beforeAll(async () => {
+    const topic = `${house.topic}-unreplicated`
+    folder = join(house.folder, 'unreplicated')
+    mkdirSync(folder)
+    const replicaAssignment = Array.from({ length: PARTITIONS }, (_, i) => ({ partition: i, replicas: [i + 1] }))
+    const configEntries = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
+    await house.kafka.admin((admin) => admin.createTopics({ topics: [{ topic, replicaAssignment, configEntries }] }))
+    consumer = await Consumer.create(
+      {
+        ...{ KAFKA_BROKERS: house.kafka.brokers.join(), KAFKA_TOPIC: topic, KAFKA_GROUP: topic },
+        ...{ KAFKA_PARTITIONS: String(PARTITIONS), KAFKA_REPLICATION: '1', MIN_FREE: '1m' },
+        ...{ ROOT: join(folder, 'root'), TZ_FILES: 'UTC', LOG_LEVEL: 'info' },
+      },
+      join(folder, 'log'),
+    )
+    await consumer.start()
+  })
+  afterAll(async () => {
+    for (const container of containers) await house.forget(container)
+    await consumer?.stop()
+  })
+
+  it('is killed: the partitions of the others flow on, also for a consumer that starts, and when it is back all lands, once', async () => {
+    const before = await Promise.all(Array.from({ length: PARTITIONS }, (_, i) => run(i, 100_000, paced(10_000))))
+    await until('some lines of each have landed', () => before.every((each) => sizeOf(folderOf(each)) > 100_000))
+    const gone = 1
+    const others = [0, 2]
+    process.kill((await house.kafka.pids())[gone]!, 'SIGKILL')
+    const begun = performance.now()
+    await landed(...(await Promise.all(others.map((partition) => run(partition, 100)))))
+    expect((performance.now() - begun) / 1000).toBeLessThan(FLOWS_AGAIN_SECONDS)
+    await until('the partition is known to have no leader', async () => (await leaderless()) === '1')
+    await landed(...others.map((partition) => before[partition]!))
+
+    // Printed while nobody takes them, by a run that begins then.
+    const late = await run(gone, 1_000)
+    await consumer.kill()
+    await consumer.start()
+    await landed(...(await Promise.all(others.map((partition) => run(partition, 100)))))
+
+    await house.kafka.start()
+    await landed(...before, late)
+    await until('all partitions are read', async () => (await leaderless()) === '0')
   })
 })
 

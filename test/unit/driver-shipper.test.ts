@@ -8,13 +8,16 @@ import { Shipper } from '../../driver/shipper.ts'
 import { Slots } from '../../driver/slots.ts'
 import { decodeChunk, type LostRange } from '../../wire/chunk.ts'
 import { type OutgoingRecord, type Producer, RefusedError } from '../../wire/producer.ts'
+import { partitionOf, recordKey } from '../../wire/record.ts'
 import type { Topics } from '../../wire/topics.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame, lineFrames } from '../support/log-entry.ts'
 import { runOptions } from '../support/run.ts'
 
+type ShipperTopics = Pick<Topics, 'partitions' | 'leaderless' | 'lost' | 'forget'>
+
 /** A Kafka that keeps what it is sent; `hold` makes it acknowledge nothing until `release`. */
-class FakeProducer implements Pick<Producer, 'send' | 'stop'>, Pick<Topics, 'partitions' | 'forget'> {
+class FakeProducer implements Pick<Producer, 'send' | 'stop'>, ShipperTopics {
   sent: (OutgoingRecord & { topic: string })[] = []
   /** Topics that there are not. */
   missing = new Set<string>()
@@ -25,6 +28,18 @@ class FakeProducer implements Pick<Producer, 'send' | 'stop'>, Pick<Topics, 'par
   #stopped = Promise.withResolvers<never>()
   partitions = (topic: string) => (this.missing.has(topic) ? undefined : this.count)
   forget() {}
+  /** Partitions that take nothing, and those of them of which that is known. */
+  deaf = new Set<number>()
+  #known = new Set<number>()
+  leaderless = () => this.#known
+  lost(_topic: string, partitions: Iterable<number>) {
+    this.#known = new Set([...this.#known, ...partitions])
+  }
+  /** All partitions take what they get again. */
+  hear() {
+    this.deaf = new Set()
+    this.#known = new Set()
+  }
   hold() {
     this.#held = Promise.withResolvers<void>()
   }
@@ -33,9 +48,12 @@ class FakeProducer implements Pick<Producer, 'send' | 'stop'>, Pick<Topics, 'par
       throw new RefusedError('no-partition', 'no such partition')
     const bytes = records.reduce((sum, { value }) => sum + value.length, 0)
     if (bytes > this.limit) throw new RefusedError('too-large', `${bytes} bytes`)
+    const taken = records.filter(({ partition }) => !this.deaf.has(partition))
     // Copied, as a network would: the arena is used again after the acknowledgement.
-    this.sent.push(...records.map((record) => ({ ...record, topic, value: Buffer.from(record.value) })))
+    this.sent.push(...taken.map((record) => ({ ...record, topic, value: Buffer.from(record.value) })))
     await Promise.race([this.#held?.promise, this.#stopped.promise])
+    if (taken.length < records.length)
+      throw new RefusedError('no-leader', 'no leader', new Set(taken.map(({ partition }) => partition)))
     return 0
   }
   stop() {
@@ -439,6 +457,30 @@ describe('shipping', () => {
     expect(kafka.sent.filter(({ topic }) => topic === 'missing').map(({ value }) => decodeChunk(value).lines)).toEqual([
       1,
     ])
+  })
+
+  it('a partition that takes nothing keeps its own runs waiting and no others, and nothing is sent twice', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    const deaf = partitionOf(recordKey('shop', 'api'), kafka.count)
+    kafka.deaf.add(deaf)
+    // Of which some may share the partition.
+    for (let i = 0; i < 8; i++) run.add({ key: 'run' }, line(`other ${i}`))
+    run.write(line('one'))
+    const numbers = () => texts(kafka).map((text) => text.slice(2))
+    await run.ship(kafka, async () => {
+      await expect.poll(() => kafka.leaderless().has(deaf)).toBe(true)
+      run.write(line('two'))
+      await expect.poll(() => kafka.sent.length).toBeGreaterThan(0)
+      expect(kafka.sent.some(({ partition }) => partition === deaf)).toBe(false)
+      kafka.hear()
+      run.write(line('three'))
+      await expect.poll(() => numbers().includes('three') && kafka.sent.length).toBeGreaterThanOrEqual(9)
+    })
+    const others = Array.from({ length: 8 }, (_, i) => `other ${i}`)
+    expect(numbers().sort()).toEqual(['one', ...others, 'three', 'two'])
+    expect(texts(kafka).filter((text) => !text.includes('other'))).toEqual(['1 one', '2 two', '3 three'])
   })
 
   it('topics take turns, and no send is for two of them', async () => {

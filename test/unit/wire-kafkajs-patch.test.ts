@@ -1,4 +1,7 @@
-/** What patches/ does to kafkajs, without which nothing here fails but the figures: CPU while idle, and while sending. */
+/**
+ * What patches/ does to kafkajs: CPU while idle and while sending, without which nothing else here fails but the figures; and that what
+ * ails one partition or one broker keeps no other waiting.
+ */
 import { createRequire } from 'node:module'
 import { describe, expect, it } from 'vitest'
 import { COMPRESSIONS } from '../../wire/kafka.ts'
@@ -11,6 +14,11 @@ const Decoder = require('kafkajs/src/protocol/decoder')
 const Record = require('kafkajs/src/protocol/recordBatch/record/v0')
 const { RecordBatch } = require('kafkajs/src/protocol/recordBatch/v0')
 const crc32C = require('kafkajs/src/protocol/recordBatch/crc32C')
+const metadataResponse = require('kafkajs/src/protocol/requests/metadata/v6/response')
+const produceResponse = require('kafkajs/src/protocol/requests/produce/v7/response')
+const BrokerPool = require('kafkajs/src/cluster/brokerPool')
+const Cluster = require('kafkajs/src/cluster')
+const createSendMessages = require('kafkajs/src/producer/sendMessages')
 const decodeBatch = require('kafkajs/src/protocol/recordBatch/v0/decoder')
 
 const silent = { namespace: () => silent, debug: () => {}, warn: () => {} }
@@ -100,5 +108,132 @@ describe('kafkajs, patched', () => {
     const pooled = Buffer.from('a small one')
     Encoder.release(pooled)
     expect(pooled.toString()).toBe('a small one')
+  })
+})
+
+describe('kafkajs, patched, of a topic that lacks the leader of a partition', () => {
+  const LEADER_NOT_AVAILABLE = 5
+  const NOT_ENOUGH_REPLICAS = 19
+  /** Partition i has the i-th of the leaders. */
+  const metadataOf = (...leaders: number[]) => ({
+    brokers: [],
+    topicMetadata: [
+      {
+        ...{ topic: 't', topicErrorCode: 0 },
+        partitionMetadata: leaders.map((leader, partitionId) => ({
+          ...{ partitionId, leader },
+          partitionErrorCode: leader < 0 ? LEADER_NOT_AVAILABLE : 0,
+        })),
+      },
+    ],
+  })
+  const refused = (name: string) => Object.assign(new Error(name), { name })
+
+  /** Brokers by their id, and leaders of the topic's partitions. One that is not among the brokers can't be reached. */
+  function clusterOf(brokers: Record<number, object>, ...leaders: number[]) {
+    const cluster = Object.create(Cluster.prototype)
+    return Object.assign(cluster, {
+      brokerPool: { metadata: metadataOf(...leaders) },
+      findBroker: async ({ nodeId }: { nodeId: number }) => {
+        const broker = brokers[nodeId]
+        if (!broker) throw refused('KafkaJSConnectionError')
+        return { nodeId, ...broker }
+      },
+      addMultipleTargetTopics: async () => {},
+      refreshMetadataIfNecessary: async () => {},
+      refreshMetadata: async () => {},
+      isConnected: () => true,
+    })
+  }
+
+  it('the metadata are taken, and an error of the topic itself is one', async () => {
+    const metadata = metadataOf(1, -1)
+    await expect(metadataResponse.parse(metadata)).resolves.toBe(metadata)
+    metadata.topicMetadata[0]!.topicErrorCode = LEADER_NOT_AVAILABLE
+    await expect(metadataResponse.parse(metadata)).rejects.toMatchObject({ type: 'LEADER_NOT_AVAILABLE' })
+  })
+
+  it.each([
+    ['soon', [1, -1], 1_000],
+    ['as ever where all have one', [1, 2], 60_000],
+  ])('the metadata are asked for again %s', async (_, leaders, ms) => {
+    const pool = new BrokerPool({ logger: silent, metadataMaxAge: 60_000 })
+    pool.seedBroker = { connectionPool: {} }
+    pool.findConnectedBroker = async () => ({ metadata: async () => metadataOf(...leaders) })
+    const before = Date.now()
+    await pool.refreshMetadata(['t'])
+    expect(pool.metadataExpireAt).toBeGreaterThanOrEqual(before + ms)
+    expect(pool.metadataExpireAt).toBeLessThan(before + ms + 30_000)
+  })
+
+  it('offsets are those of the partitions whose leaders can be asked', async () => {
+    const listOffsets = async ({ topics }: { topics: { topic: string; partitions: { partition: number }[] }[] }) => ({
+      responses: topics.map(({ topic, partitions }) => ({
+        topic,
+        partitions: partitions.map(({ partition }) => ({ partition, offset: '7' })),
+      })),
+    })
+    const partitions = [0, 1, 2].map((partition) => ({ partition }))
+    const asked = (...leaders: number[]) =>
+      clusterOf({ 1: { listOffsets } }, ...leaders).fetchTopicsOffset([{ topic: 't', partitions }])
+    await expect(asked(1, -1, 2)).resolves.toEqual([{ topic: 't', partitions: [{ partition: 0, offset: '7' }] }])
+    await expect(asked(-1, -1, 2)).resolves.toEqual([{ topic: 't', partitions: [] }])
+  })
+
+  describe('a send', () => {
+    type Produced = { topicData: { topic: string; partitions: { partition: number }[] }[] }
+    /** A broker that stores what it gets, but for these partitions. */
+    const storing = (...except: number[]) => ({
+      produce: ({ topicData }: Produced) =>
+        produceResponse.parse({
+          topics: topicData.map(({ topic: topicName, partitions }) => ({
+            topicName,
+            partitions: partitions.map(({ partition }) => ({
+              ...{ partition, baseOffset: '7' },
+              errorCode: except.includes(partition) ? NOT_ENOUGH_REPLICAS : 0,
+            })),
+          })),
+        }),
+    })
+    const send = (brokers: Record<number, object>, ...leaders: number[]) =>
+      createSendMessages({
+        logger: { ...silent, error: () => {} },
+        cluster: clusterOf(brokers, ...leaders),
+        partitioner: ({ message }: { message: { partition: number } }) => message.partition,
+        eosManager: {
+          ...{ acquireBrokerLock: async () => {}, releaseBrokerLock: async () => {}, isTransactional: () => false },
+          ...{ getSequence: () => 0, updateSequence: () => {}, getProducerId: () => -1, getProducerEpoch: () => 0 },
+        },
+        retrier: (work: (bail: (error: Error) => void) => Promise<unknown>) => work((error) => Promise.reject(error)),
+      })({ acks: -1, topicMessages: [{ topic: 't', messages: leaders.map((_, partition) => ({ partition })) }] })
+    const stored = (...partitions: number[]) =>
+      partitions.map((partition) => ({ topicName: 't', partition, errorCode: 0, baseOffset: '7' }))
+
+    it('goes to those that have one', async () => {
+      await expect(send({ 1: storing() }, 1, -1, 1)).resolves.toEqual(stored(0, 2))
+    })
+
+    it('that can’t reach a broker goes to the others, and tells what they have stored', async () => {
+      await expect(send({ 1: storing() }, 1, 2, 1)).rejects.toMatchObject({
+        ...{ name: 'KafkaJSConnectionError', replies: stored(0, 2) },
+      })
+    })
+
+    it('that a broker does not answer, or refuses in part, tells what is stored', async () => {
+      const gone = { produce: () => Promise.reject(refused('KafkaJSConnectionClosedError')) }
+      const brokers = { 1: storing(1), 2: storing(), 3: { ...gone } }
+      const outcome = send(brokers, 1, 1, 2, 3)
+      await expect(outcome).rejects.toMatchObject({ type: 'NOT_ENOUGH_REPLICAS' })
+      const { replies } = await outcome.catch((error: { replies: { partition: number; errorCode: number }[] }) => error)
+      const said = replies.map(({ partition, errorCode }: { partition: number; errorCode: number }) => [
+        partition,
+        errorCode,
+      ])
+      expect(said.sort()).toEqual([
+        [0, 0],
+        [1, NOT_ENOUGH_REPLICAS],
+        [2, 0],
+      ])
+    })
   })
 })

@@ -1,7 +1,7 @@
 /** The producer, over clients that behave as kafkajs does on a bad day: what counts as sent, and what is tried again. */
 import type { Kafka, Producer as KafkaProducer, ProducerRecord, RecordMetadata } from 'kafkajs'
 import { describe, expect, it } from 'vitest'
-import { type OutgoingRecord, Producer, type ProducerLimits, RefusedError } from '../../wire/producer.ts'
+import { type OutgoingRecord, Producer, type ProducerLimits } from '../../wire/producer.ts'
 
 type Reply = (sent: ProducerRecord) => Promise<RecordMetadata[]>
 
@@ -30,10 +30,17 @@ const failing =
     const error = Object.assign(new Error(message), type !== undefined && { type })
     return Promise.reject(wrapped ? new Error('retries exceeded', { cause: error }) : error)
   }
+/** A failure that tells what was stored of the partitions all the same, as kafkajs does (patches/). */
+const withReplies =
+  (fail: Reply, partitions: number[]): Reply =>
+  async (sent) => {
+    const replies = (await stored(sent)).filter(({ partition }) => partitions.includes(partition))
+    return fail(sent).catch((error) => Promise.reject(Object.assign(error, { replies })))
+  }
 const hanging: Reply = () => new Promise(() => {})
 
 /** A producer over clients of which each replies as told, in turn, and what is seen of them from outside. */
-function producing(clients: Reply[][], limits: Partial<ProducerLimits> = {}) {
+function producing(clients: Reply[][], limits: Partial<ProducerLimits> = {}, inPart = false) {
   const seen = {
     clients: 0,
     disconnected: 0,
@@ -62,7 +69,7 @@ function producing(clients: Reply[][], limits: Partial<ProducerLimits> = {}) {
       failed: ({ message }, attempts) => void seen.failed.push([message, attempts]),
       recovered: (attempts) => void seen.recovered.push(attempts),
     },
-    { compression: 'zstd', acks: 'all' },
+    { compression: 'zstd', acks: 'all', inPart },
     { attemptTimeout: 60_000, backoff: 1, maxBackoff: 4, ...limits },
   )
   return { producer, seen }
@@ -90,14 +97,33 @@ describe('a send', () => {
     ['says an error', altered((entry) => [{ ...entry, errorCode: 3 }])],
     ['says no offset', altered(({ baseOffset: _, ...entry }) => [entry])],
     ['says offset -1', altered((entry) => [{ ...entry, baseOffset: '-1' }])],
-  ])('is no success when the reply %s', async (_, reply) => {
+  ])('is no success when the reply %s: it is sent again, by another client', async (_, reply) => {
     const { producer, seen } = producing([[reply], [stored]])
-    const refused = await producer.send('lines', [record(0), record(1)]).catch((error) => error)
-    expect(refused).toBeInstanceOf(RefusedError)
-    expect(refused.reason).toBe('no-partition')
+    expect(await producer.send('lines', [record(0), record(1)])).toBe(1)
     // What the old client took for the topic's partitions must not be asked again.
-    expect(await producer.send('lines', [record(0), record(1)])).toBe(0)
     expect(seen).toMatchObject({ clients: 2, disconnected: 1 })
+  })
+
+  it.each<[string, Reply, number[]]>([
+    ['a reply leaves out', altered((entry) => (entry.partition === 1 ? [] : [entry])), [0]],
+    ['a reply leaves out, as it does all others', async () => [], []],
+    ['can’t be reached', withReplies(failing('no connection'), [0]), [0]],
+    ['can’t be reached, as no other can', withReplies(failing('no connection'), []), []],
+    ['has too few replicas', withReplies(failing('too few', 'NOT_ENOUGH_REPLICAS', true), [0]), [0]],
+  ])('in part ends as refused where a partition %s, and says what is acknowledged', async (_, reply, acknowledged) => {
+    const { producer, seen } = producing([[reply], [stored]], {}, true)
+    const refused = await producer.send('lines', [record(0), record(1)]).catch((error) => error)
+    expect(refused).toMatchObject({ name: 'RefusedError', reason: 'no-leader', acknowledged: new Set(acknowledged) })
+    expect(refused.message).toContain(`partition ${acknowledged.length} of topic lines`)
+    expect(await producer.send('lines', [record(1)])).toBe(0)
+    expect(seen).toMatchObject({ clients: 2, disconnected: 1, failed: [] })
+  })
+
+  it('that is refused for one partition tells which others are acknowledged', async () => {
+    const { producer } = producing([[withReplies(failing('too large', 'MESSAGE_TOO_LARGE', true), [1])]])
+    await expect(producer.send('lines', [record(0), record(1)])).rejects.toMatchObject({
+      ...{ name: 'RefusedError', reason: 'too-large', acknowledged: new Set([1]) },
+    })
   })
 
   it.each(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE'])(
