@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Admin } from 'kafkajs'
@@ -11,8 +12,8 @@ import pino from 'pino'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { fill } from '../../bench/backlog.ts'
 import type { LedgerAnswer, RootsAnswer } from '../../consumer/api-schema.ts'
-import { Group } from '../../wire/group.ts'
-import { kafkaClient } from '../../wire/kafka.ts'
+import { Group, type GroupLimits } from '../../wire/group.ts'
+import { kafkaClient, leaveGroup } from '../../wire/kafka.ts'
 import type { Sockets } from '../../wire/sockets.ts'
 import { Consumer, sourceProgram } from '../support/consumer.ts'
 import { lockEngine, removeContainers } from '../support/engine.ts'
@@ -176,50 +177,156 @@ it('what one has claimed and not written is counted as claimed, until it is back
   expect(await owed()).toEqual([])
 })
 
-it('what was aborted last in a partition is not waited for', async () => {
-  const topic = `${id}-aborted`
-  await using admin = await connected(kafka.client.admin())
-  await admin.createTopics({ topics: [{ topic, numPartitions: 1, replicationFactor: 1 }] })
-  const still = 2_000
-  const connect = (requestTimeout: number, sockets: Sockets) =>
-    kafkaClient({
-      ...{ brokers: kafka.brokers, clientId: topic, logger: pino({ level: 'silent' }), requestTimeout, sockets },
-      retry: { retries: 2 },
+/** One reader of a topic of one partition, by the group alone: no root, no claims. */
+class Reader {
+  readonly topic: string
+  readonly group: Group
+  readonly values: string[] = []
+  readonly away: string[] = []
+  /** The connections of each client that it had. */
+  readonly clients: Socket[][] = []
+  #deaf = false
+  #member: string | undefined
+
+  private constructor(topic: string, limits: Partial<GroupLimits>) {
+    this.topic = topic
+    const connect = (requestTimeout: number, sockets: Sockets) => {
+      const own: Socket[] = []
+      this.clients.push(own)
+      const create: Sockets['create'] = (args) => {
+        const socket = sockets.create(args)
+        own.push(socket)
+        if (this.#deaf) socket.pause()
+        return socket
+      }
+      return kafkaClient({
+        ...{ brokers: kafka.brokers, clientId: topic, logger: pino({ level: 'silent' }), requestTimeout },
+        ...{ sockets: { create } as Sockets, retry: { retries: 2 } },
+      })
+    }
+    this.group = new Group(
+      { connect, groupId: topic, topic, fetchBytes: 1024 * 1024 },
+      { still: 2_000, mostStill: 2_000, silent: 60_000, look: 50, backoff: 50, ...limits },
+    )
+  }
+
+  static async on(topic: string, limits: Partial<GroupLimits> = {}): Promise<Reader> {
+    await using admin = await connected(kafka.client.admin())
+    await admin.createTopics({ topics: [{ topic, numPartitions: 1, replicationFactor: 1 }] })
+    return new Reader(topic, limits)
+  }
+
+  /** @param refuse what being away throws. @param from where it begins, unless behind what it has read */
+  start(refuse?: Error, from = () => this.values.length): Promise<void> {
+    return this.group.start({
+      // As the consumer does it: one that was cut off would keep its partitions until its session is over.
+      connected: async (client) => {
+        if (this.#member !== undefined) await leaveGroup(client, this.topic, this.#member).catch(() => {})
+      },
+      joined: (member) => {
+        this.#member = member
+      },
+      leaderless: () => {},
+      assigned: (partitions) => this.group.begin(new Map(partitions.map((partition) => [partition, from()]))),
+      batch: async ({ messages }) => {
+        this.values.push(...messages.map(({ value }) => String(value)))
+        return true
+      },
+      away: ({ message }) => {
+        this.away.push(message)
+        if (refuse) throw refuse
+      },
     })
-  const group = new Group(
-    { connect, groupId: topic, topic, fetchBytes: 1024 * 1024 },
-    { still, mostStill: still, silent: 60_000, look: 50, backoff: 50 },
-  )
-  const values: string[] = []
-  const stood: string[] = []
-  await group.start({
-    connected: async () => {},
-    joined: () => {},
-    assigned: (partitions) => group.begin(new Map(partitions.map((partition) => [partition, values.length]))),
-    batch: async ({ messages }) => {
-      values.push(...messages.map(({ value }) => String(value)))
-      return true
-    },
-    // A Kafka that has just begun, or is slow, is given up for other reasons.
-    away: ({ message }) => {
-      if (message.includes(' stands at ')) stood.push(message)
-    },
-  })
-  await using producer = await connected(kafka.client.producer())
-  await producer.send({ topic, messages: [{ value: 'first' }] })
-  await until('it is read', () => values.length > 0)
+  }
+
+  /** Nothing that Kafka says is heard any more, over connections that are there or to come, until it is `false`. */
+  set deaf(deaf: boolean) {
+    this.#deaf = deaf
+    if (deaf) for (const socket of this.clients.at(-1) ?? []) socket.pause()
+  }
+
+  /** Stores a record, and waits until it is read. */
+  async hears(value: string): Promise<void> {
+    await using producer = await connected(kafka.client.producer())
+    await producer.send({ topic: this.topic, messages: [{ value }] })
+    await until(`${value} is read; ${this.away.join('; ')}`, () => this.values.includes(value))
+  }
+}
+
+it('what was aborted last in a partition is not waited for', async () => {
+  const reader = await Reader.on(`${id}-aborted`)
+  const { topic, group, values, away } = reader
+  await reader.start()
+  await reader.hears('first')
   await using foreign = await connected(kafka.client.producer({ transactionalId: topic, maxInFlightRequests: 1 }))
   const transaction = await foreign.transaction()
   await transaction.send({ topic, messages: [{ value: 'aborted' }] })
   await transaction.abort()
-  await until('Kafka holds its end', async () => (await group.extents()).get(0)!.high > 2)
+  await until('Kafka holds its end', async () => ((await group.extents()).get(0)?.high ?? 0) > 2)
+  // A Kafka that has just begun, or is slow, is given up for other reasons.
+  const stood = () => away.filter((message) => message.includes(' stands at '))
   const begun = performance.now()
-  await until('it has been watched', () => stood.length > 0 || performance.now() - begun > 3 * still)
-  expect(stood).toEqual([])
-  await producer.send({ topic, messages: [{ value: 'last' }] })
-  await until('it goes on', () => values.length > 1)
+  await until('it has been watched', () => stood().length > 0 || performance.now() - begun > 6_000)
+  expect(stood()).toEqual([])
+  await reader.hears('last')
   expect(values).toEqual(['first', 'last'])
-  await group.stop()
+  expect(await group.stop()).toBe(true)
+})
+
+it('a client to which nobody answers is left behind, cut off, and another one reads on', async () => {
+  const reader = await Reader.on(`${id}-deaf`)
+  await reader.start()
+  await reader.hears('first')
+  const left = reader.clients.at(-1)!
+  reader.deaf = true
+  await until('it is given up', () => reader.away.length > 0)
+  reader.deaf = false
+  expect(reader.away[0]).toMatch(/has not answered|did not answer/)
+  expect(left.length).toBeGreaterThan(0)
+  await until('its connections are cut', () => left.every(({ destroyed }) => destroyed))
+  await reader.hears('last')
+  expect(reader.values).toEqual(['first', 'last'])
+  expect(await reader.group.stop()).toBe(true)
+  // It left in good order: nobody waits for its session.
+  await using admin = await connected(kafka.client.admin())
+  const [described] = (await admin.describeGroups([reader.topic])).groups
+  expect(described!.members).toEqual([])
+})
+
+it('a client of which nothing at all is heard is left behind', async () => {
+  const reader = await Reader.on(`${id}-silent`, { still: 60_000, mostStill: 60_000, silent: 4_000 })
+  await reader.start()
+  await reader.hears('first')
+  reader.deaf = true
+  await until('it is given up', () => reader.away.some((message) => message.includes('nothing was heard')))
+  reader.deaf = false
+  await reader.hears('last')
+  expect(reader.values).toEqual(['first', 'last'])
+  await reader.group.stop()
+})
+
+it('an offset that Kafka does not have ends the client, and commits nothing in the place of what is committed', async () => {
+  const reader = await Reader.on(`${id}-range`)
+  let from = 1_000
+  await reader.start(undefined, () => from)
+  await until('it is told', () => reader.away.some((message) => message.includes('offset')))
+  from = 0
+  await reader.hears('first')
+  expect((await reader.group.commits()).get(0)).toEqual({ offset: -1, metadata: null })
+  await reader.group.stop()
+})
+
+it('what being away throws is the end, and a stop that nobody answers is one in time', async () => {
+  const refused = await Reader.on(`${id}-refused`)
+  refused.deaf = true
+  await expect(refused.start(new Error('the topic can’t be used'))).rejects.toThrow('the topic can’t be used')
+  const deaf = await Reader.on(`${id}-stop`, { still: 60_000, mostStill: 60_000 })
+  await deaf.start()
+  await deaf.hears('first')
+  deaf.deaf = true
+  const begun = performance.now()
+  expect(await deaf.group.stop()).toBe(false)
+  expect(performance.now() - begun).toBeLessThan(10_000)
 })
 
 it('a backlog of lines that say the same again and again takes no more memory than any other', async () => {
