@@ -505,8 +505,10 @@ export const reindexBody = z.strictObject({
   kafka: z.boolean().default(true).describe('Whether Kafka is read; otherwise the files alone.'),
 })
 export type ReindexBody = z.infer<typeof reindexBody>
+const consumerName = z.string().optional().describe('Whose index it is, where there are several.')
 export const reindexedDay = z
   .object({
+    consumer: consumerName,
     day,
     damaged: count.describe('Bytes of the index that told nothing.'),
     blank: count.describe('Bytes of files of which no row of the index told what was written there.'),
@@ -522,6 +524,7 @@ export type ReindexedDay = z.infer<typeof reindexedDay>
 export const reindexEvent = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('progress'),
+    consumer: consumerName,
     step: z
       .enum(['index', 'kafka', 'files'])
       .describe('What is read: days of the index, records of Kafka, bytes of files.'),

@@ -233,7 +233,7 @@ try {
         ...{ root: realpathSync(root.path), files: checkpoint.state.files },
         ...{ searches: new Slots(settings.SEARCHES_MAX), status },
       }),
-      reindexRoutes(reindex),
+      reindexRoutes({ reindex, peers }),
       deadLetterRoutes({ letters, topic: settings.KAFKA_TOPIC, send: sender(connect, settings.KAFKA_TOPIC) }),
     ],
   })

@@ -17,6 +17,7 @@ import { type Events, sendEvents } from '../../consumer/event-stream.ts'
 import { mergeHistograms } from '../../consumer/merge-answers.ts'
 import { followPeer } from '../../consumer/peer-events.ts'
 import { Peers } from '../../consumer/peers.ts'
+import { reindexRoutes } from '../../consumer/reindex-routes.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { Api, type TokenNames } from '../support/http-api.ts'
 import { freePorts } from '../support/ports.ts'
@@ -60,6 +61,8 @@ type Holdings = {
   /** Offsets of dead letters. */
   letters?: number[]
   roots?: shapes.RootClaims[]
+  /** What comes of mending the index. */
+  reindexed?: Partial<shapes.ReindexedDay>
 }
 
 const NO_LINES: shapes.LineCount = { lines: 0, written: 0, lost: 0, lostBy: {}, claimed: 0, doubled: 0, ratio: 0 }
@@ -192,6 +195,10 @@ const letterAt = (offset: number): shapes.DeadLetterRow => ({
   ...{ message: 'm', key: 'k', headers: {}, bytes: 1 },
 })
 
+const REINDEXED: shapes.ReindexedDay = {
+  ...{ day: DAY, damaged: 0, blank: 0, fromKafka: 0, fromFiles: 0, guessed: 0, changed: true },
+}
+
 const MODULE: shapes.ModuleOverview = {
   ...{ service: 'shop', module: 'web', days: 1, files: 1, lines: 10, bytes: 100, lost: 0 },
   ...{ first: `${DAY}T01:00:00Z`, last: `${DAY}T02:00:00Z`, rate: [1, 2], hosts: ['h1'], containers: ['web-1'] },
@@ -217,7 +224,13 @@ async function consumers(
     const self = { name, uuid: `uuid-${i}` }
     const peers = new Peers({ urls, tokenFile, self, silenceMs: 100, probeMs: 2_000, awayMs: 100 })
     const several = { peers, runsOf: () => held.runs ?? [] }
-    const api = await Api.create(tokens, { several, routes: [routesOf(name, held)] }, apis[0]?.tokens)
+    const run = async function* (): AsyncGenerator<shapes.ReindexEvent> {
+      if (!held.reindexed) throw new Error('the disk is full')
+      yield { type: 'progress', step: 'index', done: 0, total: 1 }
+      yield { type: 'end', days: [{ ...REINDEXED, ...held.reindexed }], partial: [] }
+    }
+    const routes = [routesOf(name, held), reindexRoutes({ reindex: { run }, peers })]
+    const api = await Api.create(tokens, { several, routes }, apis[0]?.tokens)
     stack.use(api)
     stack.defer(() => peers.close())
     await api.server.listen({ host: '127.0.0.1', port: ports[i]! })
@@ -373,6 +386,30 @@ describe('any consumer', () => {
       removed: 2,
       problems: [{ file: `b:${FILE}`, what: 'short', lines: 1, message: 'm' }],
     })
+  })
+
+  it('mends the index of each, and says whose could not be', async () => {
+    const tokens = { all: ['*'], some: ['shop'], peer: ['*'] }
+    await using several = await consumers([{ reindexed: { blank: 7 } }, {}, { reindexed: { blank: 9 } }], { tokens })
+    const ask = (token: string) =>
+      fetch(`${several.urls[0]}/api/v1/reindex`, {
+        ...{ method: 'POST', body: '{}' },
+        headers: { 'content-type': 'application/json', ...several.apis[0]!.as(token) },
+      })
+    const events = (await (await ask('all')).text())
+      .split('\n')
+      .filter(Boolean)
+      .map((event) => JSON.parse(event))
+    expect(events[0]).toMatchObject({ type: 'progress', consumer: 'a' })
+    expect(events.at(-1)).toMatchObject({
+      type: 'end',
+      days: [
+        { consumer: 'a', blank: 7 },
+        { consumer: 'c', blank: 9 },
+      ],
+      partial: [{ consumer: 'b', message: expect.stringContaining('the disk is full') }],
+    })
+    expect((await ask('some')).status).toBe(403)
   })
 
   it('finds a line, its neighbours and its file where they are', async () => {
