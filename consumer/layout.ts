@@ -11,7 +11,8 @@
  *   lines of other containers may stand between it and the next.
  * - An extent of `raw` is of one source: the lines themselves do not say of which they are.
  * - Nothing is allocated per line in `text` and `raw`: a chunk's bytes are copied into the workspace once, and from there each
- *   line is moved by `copyWithin`, behind a stamp of which all but the milliseconds are written once a second.
+ *   line is moved by `copyWithin`, behind a stamp of which all but the milliseconds are written once a second, and all but the
+ *   seconds are worked out once a minute.
  */
 import { type Chunk, type SourcePair, STDERR } from '../wire/chunk.ts'
 import type { Day, Days } from './days.ts'
@@ -51,6 +52,8 @@ type Pass = {
 /** Of `2026-11-23T08:24:41.123Z `. */
 export const STAMP_BYTES = 25
 const SECOND_BYTES = 20
+const MINUTE_BYTES = 17
+const MINUTE_MS = 60_000
 const DIGIT_0 = 48
 const NEWLINE = 10
 /** 9999-12-31T23:59:59.999Z: a later stamp would be longer. */
@@ -64,6 +67,9 @@ export const stampName = (name: string): string =>
     .toWellFormed()
     .replace(/[^A-Za-z0-9._-]/gu, (character) => encodeURIComponent(character).replace(/[!'()*]/g, percent)) || '-'
 
+/** So many names are kept with what stands for them in a stamp. */
+const MAX_NAMES = 4_096
+
 const percent = (character: string): string => `%${character.charCodeAt(0).toString(16).toUpperCase()}`
 
 export class Layout {
@@ -75,6 +81,10 @@ export class Layout {
   /** The prefixes of stdout and stderr, the chunk's bytes, then the lines as they go to the file. */
   #workspace = new Uint8Array(2 * 1024 * 1024)
   #encoder = new TextEncoder()
+  #names = new Map<string, string>()
+  /** The minute that `#stampBytes` shows, ms since 1970. */
+  #minute = Number.NEGATIVE_INFINITY
+  #stampBytes = new Uint8Array(STAMP_BYTES)
   #utf8 = new TextDecoder('utf-8', { fatal: true })
 
   /** @param keepDays a line whose day is older than this, or beyond tomorrow, goes to the day on which it was appended */
@@ -185,10 +195,20 @@ export class Layout {
 
   /** Writes `<stamp> name ` for both sources at the workspace's beginning; the stamps are filled in as they are needed. */
   #prefixes(container: string): Prefixes {
-    const name = stampName(container)
+    const name = this.#stampName(container)
     const stderr = STAMP_BYTES + this.#encoder.encodeInto(`${name} `, this.#workspace.subarray(STAMP_BYTES)).written
     const mark = this.#encoder.encodeInto(`${name}! `, this.#workspace.subarray(stderr + STAMP_BYTES)).written
     return { stderr, end: stderr + STAMP_BYTES + mark, second: Number.NEGATIVE_INFINITY }
+  }
+
+  #stampName(container: string): string {
+    let name = this.#names.get(container)
+    if (name === undefined) {
+      if (this.#names.size >= MAX_NAMES) this.#names.clear()
+      name = stampName(container)
+      this.#names.set(container, name)
+    }
+    return name
   }
 
   #prefix(prefixes: Prefixes, source: number, ms: number, out: number): number {
@@ -210,8 +230,16 @@ export class Layout {
   /** Stamps both prefixes with a second. */
   #stamp(prefixes: Prefixes, ms: number): void {
     prefixes.second = Math.floor(ms / 1000) * 1000
-    this.#encoder.encodeInto(`${new Date(ms).toISOString()} `, this.#workspace)
-    this.#workspace.copyWithin(prefixes.stderr, 0, STAMP_BYTES)
+    if (ms < this.#minute || ms >= this.#minute + MINUTE_MS) {
+      this.#minute = Math.floor(ms / MINUTE_MS) * MINUTE_MS
+      this.#encoder.encodeInto(`${new Date(ms).toISOString()} `, this.#stampBytes)
+    }
+    const seconds = (prefixes.second - this.#minute) / 1000
+    const tens = (seconds / 10) | 0
+    this.#stampBytes[MINUTE_BYTES] = DIGIT_0 + tens
+    this.#stampBytes[MINUTE_BYTES + 1] = DIGIT_0 + seconds - 10 * tens
+    this.#workspace.set(this.#stampBytes, 0)
+    this.#workspace.set(this.#stampBytes, prefixes.stderr)
   }
 
   /** @param at where in the workspace the line's bytes begin. @returns bytes written */

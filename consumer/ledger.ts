@@ -167,8 +167,8 @@ export class Ledger {
   #countedRuns = new Set<string>()
   #countedTotals = new Set<string>()
   #floor = OLDER
-  /** Of a run, the day that it was in last, and the key of its totals. */
-  #keys = new WeakMap<Named, { day: string; key: string }>()
+  /** Of a run, the day that it was in last, and its totals with their key. */
+  #known = new WeakMap<Named, { day: string; key: string; totals: Totals }>()
   #entered: RunState | undefined
 
   /**
@@ -252,6 +252,7 @@ export class Ledger {
    */
   fold(floor: string): void {
     this.#floor = floor
+    this.#known = new WeakMap()
     for (const [key, of] of this.state.totals) {
       if (of.day === OLDER || of.day >= floor) continue
       this.state.totals.delete(key)
@@ -290,16 +291,22 @@ export class Ledger {
   #totals(of: Named, ofDay: string, time: number, changing = false): Totals {
     const { service, module, host } = of
     const day = ofDay < this.#floor ? OLDER : ofDay
-    const known = this.#keys.get(of)
-    const key = known?.day === day ? known.key : JSON.stringify([day, service, module, host])
-    if (known?.key !== key) this.#keys.set(of, { day, key })
-    let totals = this.state.totals.get(key)
-    ;(changing || !totals ? this.#changedTotals : this.#countedTotals).add(key)
-    if (!totals) {
-      totals = { service, module, day, host, written: 0, doubled: 0, lost: {}, last: 0 }
-      this.state.totals.set(key, totals)
+    let known = this.#known.get(of)
+    if (known?.day !== day) {
+      const key = JSON.stringify([day, service, module, host])
+      known = { day, key, totals: this.state.totals.get(key) ?? this.#begun(key, { service, module, day, host }) }
+      this.#known.set(of, known)
     }
-    totals.last = Math.max(totals.last, time)
+    const { key, totals } = known
+    ;(changing ? this.#changedTotals : this.#countedTotals).add(key)
+    if (time > totals.last) totals.last = time
+    return totals
+  }
+
+  #begun(key: string, of: Named & { day: string }): Totals {
+    const totals: Totals = { ...of, written: 0, doubled: 0, lost: {}, last: 0 }
+    this.state.totals.set(key, totals)
+    this.#changedTotals.add(key)
     return totals
   }
 

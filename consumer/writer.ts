@@ -58,6 +58,8 @@ export class Writer {
   #newFiles: [string, FileState][] = []
   #changed = new Set<string>()
   #newFolders = new Set<string>()
+  /** Folders that were looked at since the last flush began. */
+  #looked = new Set<string>()
   /** Files that are closed once they are synced. */
   #leaving: OpenFile[] = []
   /** Files were closed before what they hold was durable. */
@@ -175,6 +177,7 @@ export class Writer {
       this.#options.register(this.#newFiles.map(([path, { partition }]) => [path, newFile(partition)]))
       this.#newFiles = []
     }
+    this.#looked.clear()
     for (const waiting of this.#waiting.values()) {
       this.#writeOut(waiting)
       this.#changed.add(waiting.file)
@@ -337,6 +340,8 @@ export class Writer {
     for (const component of components) {
       const parent = path
       path = join(path, component)
+      if (this.#looked.has(path)) continue
+      this.#looked.add(path)
       const stat = lstatSync(path, { throwIfNoEntry: false })
       if (stat?.isDirectory()) continue
       if (stat) throw new ConsumerError('ROOT_REFUSED', `${path} is no folder; move it away`)
