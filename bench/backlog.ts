@@ -30,6 +30,8 @@ export type Backlog = {
   /** What is printed, over and over again, lines of `lineBytes` and a newline each. */
   text: Buffer
   lineBytes: number
+  /** Each chunk is a run of its own, of which no end comes. */
+  runEach?: boolean
 }
 
 /** The module that is number `i`, and the name of its container. All are equally long, so that a line costs the same bytes in each. */
@@ -37,7 +39,7 @@ export const moduleName = (i: number): string => `module-${String(i).padStart(5,
 
 /** Creates the topic and fills it. @throws Error for chunks that the driver would not make */
 export async function fill(kafka: Kafka, backlog: Backlog): Promise<void> {
-  const { topic, partitions, modules, lines, chunkLines, text, lineBytes, linesPerSecond = 100_000 } = backlog
+  const { topic, partitions, modules, lines, chunkLines, text, lineBytes, linesPerSecond = 100_000, runEach } = backlog
   const admin = kafka.admin()
   await admin.connect()
   const configEntries = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
@@ -80,9 +82,9 @@ export async function fill(kafka: Kafka, backlog: Backlog): Promise<void> {
       const begin = (from + chunkLines <= linesOfText ? from : 0) * lineBytes
       printed += chunkLines
       const value = encoder.encode({
-        ...{ run: runs[i]!, service: SERVICE, module: name, host: HOST, attrs: {} },
+        ...{ run: runEach ? randomBytes(16) : runs[i]!, service: SERVICE, module: name, host: HOST, attrs: {} },
         container: { id: 'c0ffee'.repeat(10), name, image: 'image' },
-        first: [round * chunkLines + 1, 1],
+        first: [runEach ? 1 : round * chunkLines + 1, 1],
         lines: chunkLines,
         src: new Uint8Array(Math.ceil(chunkLines / 8)),
         t0: began + BigInt(Math.floor(round * chunkLines * step)),

@@ -21,6 +21,7 @@ export async function brokersFor(disposables: AsyncDisposableStack): Promise<str
 /**
  * Starts a consumer on an empty root and waits until it has landed all of a backlog.
  * @param log file that gets what it prints
+ * @param program what is run, unless it is what the image runs
  */
 export async function caughtUp(
   brokers: string[],
@@ -28,6 +29,7 @@ export async function caughtUp(
   log: string,
   backlog: Pick<Backlog, 'topic' | 'lines'>,
   format: 'text' | 'raw',
+  program = consumerProgram(),
 ): Promise<Consumer> {
   const settings = {
     ...{
@@ -37,7 +39,7 @@ export async function caughtUp(
     },
     ...{ ROOT: root, LINE_FORMAT: format, OPEN_FILES: String(OPEN_FILES) },
   }
-  const consumer = await Consumer.create(settings, log, consumerProgram())
+  const consumer = await Consumer.create(settings, log, program)
   try {
     await consumer.start()
     await until(

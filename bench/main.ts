@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { catchingUp } from './catching-up.ts'
 import { live } from './live.ts'
 import { manyContainers } from './many-containers.ts'
+import { manyRuns } from './many-runs.ts'
 import { oneContainer } from './one-container.ts'
 import { outage } from './outage.ts'
 import { origin, type Row, tableText, write } from './report.ts'
@@ -19,6 +20,7 @@ const ROWS: Record<string, Row> = {
   many_containers: manyContainers,
   outage,
   catching_up: catchingUp,
+  many_runs: manyRuns,
   live,
   searching,
 }
