@@ -264,6 +264,7 @@ export type ServicesQuery = z.infer<typeof servicesQuery>
 export const moduleOverview = z.object({
   ...names.shape,
   days: count,
+  dates: z.array(day).optional().describe('Which days those are, the oldest first.'),
   files: count,
   lines: count,
   bytes: count,

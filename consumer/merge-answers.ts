@@ -62,7 +62,7 @@ export const mergeServices = (told: Told<ServicesAnswer>[]): ServicesAnswer => (
     (same): ModuleOverview => ({
       service: same[0]!.service,
       module: same[0]!.module,
-      days: Math.max(...same.map(({ days }) => days)),
+      ...mergeDates(same),
       files: sum(same.map(({ files }) => files)),
       lines: sum(same.map(({ lines }) => lines)),
       bytes: sum(same.map(({ bytes }) => bytes)),
@@ -76,6 +76,12 @@ export const mergeServices = (told: Told<ServicesAnswer>[]): ServicesAnswer => (
   ).sort((a, b) => order([a.service, a.module], [b.service, b.module])),
   partial: partials(told),
 })
+
+/** Who does not say which its days are, as older ones do not, has those of others among them. */
+function mergeDates(same: readonly ModuleOverview[]): Pick<ModuleOverview, 'days' | 'dates'> {
+  const dates = [...new Set(same.flatMap(({ dates }) => dates ?? []))].sort()
+  return { days: Math.max(dates.length, ...same.map(({ days }) => days)), ...(dates.length > 0 && { dates }) }
+}
 
 export const mergeDays = (told: Told<DaysAnswer>[]): DaysAnswer => ({
   days: grouped(

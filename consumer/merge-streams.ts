@@ -5,7 +5,8 @@
  * - A consumer that breaks off or goes away is told as missing, and the others go on.
  * - What a reader does not take is not asked for: nothing is read ahead of it but a batch of each consumer, and a tail's HELD_BYTES.
  * - Lines of history are in the order of time, whatever each consumer's pace is. Matches of a search are in the order of their days and
- *   files as far as they come together, because one consumer may search for long without finding anything.
+ *   files as far as they come together, because one consumer may search for long without finding anything; the last ones are those of
+ *   all, by time, and no consumer's are told before all have told theirs of that day.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EndEvent, Gap, Line, LinesEvent, ProgressEvent, SearchEvent, TailEvent } from './api-schema.ts'
@@ -206,83 +207,262 @@ class Last {
 /** `GET /search` */
 export async function* mergeSearches(
   feeds: readonly Feed<SearchEvent>[],
-  { limit, last, before, after }: { limit: number; last: boolean; before: number; after: number },
+  query: SearchBounds & { last: boolean },
   holdMs = SEARCH_HOLD_MS,
 ): AsyncGenerator<SearchEvent[]> {
   const ending = new Ending()
   const cursors = feeds.map((feed) => new Cursor(feed, ending.partial))
-  const progress = new Map<Cursor<SearchEvent>, ProgressEvent>()
-  const inContext = before + after > 0
-  let current: Cursor<SearchEvent> | undefined
-  let separated = true
-  let since = performance.now()
   try {
-    for (;;) {
-      let out: SearchEvent[] = []
-      for (const cursor of cursors) {
-        for (let head = cursor.head; head && head.type !== 'line'; head = cursor.head) {
-          if (head.type === 'separator') separated ||= cursor === current
-          else if (head.type === 'count') {
-            ending.lines += head.lines
-            out.push({ ...head, file: qualified(cursor.name, head.file) })
-          } else if (head.type === 'progress') progress.set(cursor, head)
-          else if (head.type === 'end') ending.add(cursor.name, head)
-          if (head.type === 'progress') out = [...out.filter(({ type }) => type !== 'progress'), total(progress)]
-          if (head.type === 'end') cursor.end()
-          else cursor.advance()
-        }
-      }
-      if (out.length > 0) yield out
-      const ready = cursors.filter(({ head }) => head)
-      const waiting = cursors.filter(({ head, ended }) => !head && !ended)
-      if (ready.length === 0 && waiting.length === 0) break
-      const patience = since + holdMs - performance.now()
-      if (waiting.length > 0 && (ready.length === 0 || patience > 0)) {
-        const heads = waiting.map((cursor) => cursor.more())
-        if (ready.length === 0) {
-          await Promise.race(heads)
-          since = performance.now()
-        } else {
-          const timer = new AbortController()
-          await Promise.race([...heads, sleep(patience, undefined, { signal: timer.signal }).catch(() => {})])
-          timer.abort()
-        }
-        continue
-      }
-      // Whoever is in the middle of a match's context goes on with it.
-      const going = inContext && !separated && current?.head ? current : undefined
-      const first = going ?? ready.reduce((best, cursor) => (isBefore(cursor, best, last) ? cursor : best))
-      const events: SearchEvent[] = []
-      if (inContext && ending.lines > 0 && (separated || first !== current)) events.push(SEPARATOR)
-      current = first
-      separated = false
-      while (first.head?.type === 'line') {
-        if (!first.head.context && ending.lines === limit) {
-          ending.limited = true
-          break
-        }
-        if (!first.head.context) ending.lines++
-        events.push(qualifiedLine(first.name, first.head))
-        const { file } = first.head
-        first.advance()
-        if (first.head?.type === 'line' && first.head.file !== file) break
-      }
-      yield events
-      since = performance.now()
-      if (ending.limited && ending.lines === limit) break
-    }
+    if (query.last) yield* lastMatches(cursors, ending, query)
+    else yield* firstMatches(cursors, ending, query, holdMs)
   } finally {
     for (const cursor of cursors) await cursor.close()
   }
   yield [ending.event]
 }
 
-/** Files of one day stand together, those of one name beside each other. */
-function isBefore(a: Cursor<SearchEvent>, b: Cursor<SearchEvent>, last: boolean): boolean {
-  const [one, other] = [a.head as Line, b.head as Line]
-  const [day, otherDay] = [dayOf(one.file), dayOf(other.file)]
-  if (day !== otherDay) return last ? day > otherDay : day < otherDay
-  return one.file < other.file || (one.file === other.file && a.name < b.name)
+type SearchBounds = { limit: number; before: number; after: number }
+
+/** What searches say that is neither a match nor in its context. */
+class Asides {
+  #ending: Ending
+  #progress = new Map<unknown, ProgressEvent>()
+  #told = true
+  #counts: SearchEvent[] = []
+
+  constructor(ending: Ending) {
+    this.#ending = ending
+  }
+
+  /** Takes the head of a cursor. */
+  take(cursor: Cursor<SearchEvent>, head: Exclude<SearchEvent, Line>): void {
+    if (head.type === 'count') {
+      this.#ending.lines += head.lines
+      this.#counts.push({ ...head, file: qualified(cursor.name, head.file) })
+    } else if (head.type === 'progress') {
+      this.#progress.set(cursor, head)
+      this.#told = false
+    } else if (head.type === 'end') this.#ending.add(cursor.name, head)
+    if (head.type === 'end') cursor.end()
+    else cursor.advance()
+  }
+
+  /** What of it is to be told on. */
+  shift(): SearchEvent[] {
+    const events = this.#counts.splice(0)
+    if (!this.#told) events.push(total(this.#progress))
+    this.#told = true
+    return events
+  }
+}
+
+async function* firstMatches(
+  cursors: readonly Cursor<SearchEvent>[],
+  ending: Ending,
+  { limit, before, after }: SearchBounds,
+  holdMs: number,
+): AsyncGenerator<SearchEvent[]> {
+  const asides = new Asides(ending)
+  const inContext = before + after > 0
+  let current: Cursor<SearchEvent> | undefined
+  let separated = true
+  let since = performance.now()
+  for (;;) {
+    for (const cursor of cursors) {
+      for (let head = cursor.head; head && head.type !== 'line'; head = cursor.head) {
+        if (head.type === 'separator') separated ||= cursor === current
+        asides.take(cursor, head)
+      }
+    }
+    const out = asides.shift()
+    if (out.length > 0) yield out
+    const ready = cursors.filter(({ head }) => head)
+    const waiting = cursors.filter(({ head, ended }) => !head && !ended)
+    if (ready.length === 0 && waiting.length === 0) return
+    const patience = since + holdMs - performance.now()
+    if (waiting.length > 0 && (ready.length === 0 || patience > 0)) {
+      const heads = waiting.map((cursor) => cursor.more())
+      if (ready.length === 0) {
+        await Promise.race(heads)
+        since = performance.now()
+      } else {
+        const timer = new AbortController()
+        await Promise.race([...heads, sleep(patience, undefined, { signal: timer.signal }).catch(() => {})])
+        timer.abort()
+      }
+      continue
+    }
+    // Whoever is in the middle of a match's context goes on with it.
+    const going = inContext && !separated && current?.head ? current : undefined
+    const first = going ?? ready.reduce((best, cursor) => (isBefore(fileOf(cursor), fileOf(best)) ? cursor : best))
+    const events: SearchEvent[] = []
+    if (inContext && ending.lines > 0 && (separated || first !== current)) events.push(SEPARATOR)
+    current = first
+    separated = false
+    while (first.head?.type === 'line') {
+      if (!first.head.context && ending.lines === limit) {
+        ending.limited = true
+        break
+      }
+      if (!first.head.context) ending.lines++
+      events.push(qualifiedLine(first.name, first.head))
+      const { file } = first.head
+      first.advance()
+      if (first.head?.type === 'line' && first.head.file !== file) break
+    }
+    yield events
+    since = performance.now()
+    if (ending.limited && ending.lines === limit) return
+  }
+}
+
+/** From the newest day backwards. A day's matches are told once all have told theirs: an earlier file may hold a later match. */
+async function* lastMatches(
+  cursors: readonly Cursor<SearchEvent>[],
+  ending: Ending,
+  bounds: SearchBounds,
+): AsyncGenerator<SearchEvent[]> {
+  const asides = new Asides(ending)
+  let day: string | undefined
+  let matches = new LastMatches(bounds, bounds.limit)
+  for (;;) {
+    for (const cursor of cursors) {
+      for (let head = cursor.head; head; head = cursor.head) {
+        if (head.type === 'line') {
+          if (dayOf(head.file) !== day) break
+          matches.add(cursor, head)
+          cursor.advance()
+        } else {
+          if (head.type === 'separator') matches.separate(cursor)
+          asides.take(cursor, head)
+        }
+      }
+    }
+    const out = asides.shift()
+    if (out.length > 0) yield out
+    if (ending.lines === bounds.limit && matches.count > 0) {
+      // Only whether there is one more was to be known.
+      ending.limited = true
+      return
+    }
+    const waiting = cursors.filter(({ head, ended }) => !head && !ended)
+    if (waiting.length > 0) {
+      await Promise.race(waiting.map((cursor) => cursor.more()))
+      continue
+    }
+    const events = matches.events(ending.lines > 0)
+    ending.lines += matches.count
+    ending.limited ||= matches.dropped
+    if (events.length > 0) yield events
+    const days = cursors.flatMap(({ head }) => (head?.type === 'line' ? [dayOf(head.file)] : []))
+    if (matches.dropped || days.length === 0) return
+    day = days.reduce((newest, one) => (one > newest ? one : newest))
+    matches = new LastMatches(bounds, bounds.limit - ending.lines)
+  }
+}
+
+/** Neighbours in a file, and whose it is. */
+type Group = { name: string; lines: Line[] }
+
+/** The last matches of a day, of a number and of LAST_BYTES, with their context. */
+class LastMatches {
+  dropped = false
+  /** How many matches there are. */
+  count = 0
+  #bounds: SearchBounds
+  #limit: number
+  #groups: Group[] = []
+  /** To which each consumer adds. */
+  #open = new Map<Cursor<SearchEvent>, Group>()
+  #bytes = 0
+
+  constructor(bounds: SearchBounds, limit: number) {
+    this.#bounds = bounds
+    this.#limit = limit
+  }
+
+  add(cursor: Cursor<SearchEvent>, line: Line): void {
+    const { before, after } = this.#bounds
+    const open = this.#open.get(cursor)
+    const group =
+      before + after > 0 && open?.lines[0]?.file === line.file ? open : { name: cursor.name, lines: [] as Line[] }
+    if (group !== open) {
+      this.#open.set(cursor, group)
+      this.#groups.push(group)
+    }
+    group.lines.push(line)
+    this.#bytes += line.line.length
+    if (!line.context) this.count++
+    const full = this.#bytes > LAST_BYTES
+    if (this.count > 2 * this.#limit + BATCH || full)
+      this.#cut(full ? Math.min(this.#limit, this.count >> 1) : this.#limit)
+  }
+
+  /** What a consumer adds from here on are no neighbours of what it has added. */
+  separate(cursor: Cursor<SearchEvent>): void {
+    this.#open.delete(cursor)
+  }
+
+  /** All of them, file by file. @param follow something was told before */
+  events(follow: boolean): SearchEvent[] {
+    this.#open.clear()
+    this.#cut(this.#limit)
+    const { before, after } = this.#bounds
+    const sorted = this.#groups.sort((a, b) =>
+      isBefore({ name: a.name, file: a.lines[0]!.file }, { name: b.name, file: b.lines[0]!.file }) ? -1 : 1,
+    )
+    return sorted.flatMap(({ name, lines }, i) => [
+      ...(before + after > 0 && (follow || i > 0) ? [SEPARATOR] : []),
+      ...lines.map((line) => qualifiedLine(name, line)),
+    ])
+  }
+
+  /** Forgets all but the last `keep` matches, and what stands around none of those. */
+  #cut(keep: number): void {
+    if (this.count <= keep) return
+    this.dropped = true
+    this.count = keep
+    const matches = this.#groups.flatMap(({ lines }) => lines.filter(({ context }) => !context))
+    const kept = new Set(matches.sort((a, b) => Date.parse(b.time) - Date.parse(a.time)).slice(0, keep))
+    this.#groups = this.#groups.flatMap((group) => this.#around(group, kept))
+    this.#bytes = this.#groups.flatMap(({ lines }) => lines).reduce((sum, { line }) => sum + line.length, 0)
+  }
+
+  #around(group: Group, kept: ReadonlySet<Line>): Group[] {
+    const { before, after } = this.#bounds
+    const isOpen = this.#open.values().some((open) => open === group)
+    const parts: Group[] = []
+    let end = -1
+    for (const [i, match] of group.lines.entries()) {
+      if (!kept.has(match)) continue
+      const from = Math.max(end + 1, i - before)
+      if (from > end + 1 || parts.length === 0) parts.push({ name: group.name, lines: [] })
+      end = Math.min(group.lines.length - 1, i + after)
+      const lines = group.lines.slice(from, end + 1)
+      parts.at(-1)!.lines.push(...lines.map((line) => (line.context || kept.has(line) ? line : asContext(line))))
+    }
+    if (!isOpen) return parts
+    // Its consumer adds to it still: it stays as it is, but for matches that are none any more.
+    for (const [i, line] of group.lines.entries())
+      if (!line.context && !kept.has(line)) group.lines[i] = asContext(line)
+    return [group]
+  }
+}
+
+const asContext = ({ matches, ...line }: Line): Line => ({ ...line, context: true })
+
+const fileOf = ({ name, head }: Cursor<SearchEvent>): FileOf => ({
+  name,
+  file: (head as Line).file,
+})
+
+type FileOf = { name: string; file: string }
+
+/** Days from the oldest on; files of one day stand together, those of one name beside each other. */
+function isBefore(a: FileOf, b: FileOf): boolean {
+  const [day, otherDay] = [dayOf(a.file), dayOf(b.file)]
+  if (day !== otherDay) return day < otherDay
+  return a.file < b.file || (a.file === b.file && a.name < b.name)
 }
 
 const dayOf = (file: string): string => file.slice(file.lastIndexOf('/') + 1, file.lastIndexOf('/') + 11)

@@ -49,7 +49,8 @@ export async function services(
     const latest = (runs.get(key) ?? []).sort((a, b) => b.last - a.last)
     return {
       ...{ service: of[0]!.service, module: of[0]!.module },
-      ...{ days: new Set(of.map(({ day }) => day)).size, files: sum(of, ({ files }) => files.length) },
+      ...daysOf(of),
+      ...{ files: sum(of, ({ files }) => files.length) },
       ...{ lines: sum(of, ({ lines }) => lines), bytes: sum(of, ({ bytes }) => bytes) },
       lost: sum(of, ({ ledger }) => ledger.lost),
       first: iso(Math.min(...of.map(({ first }) => first))),
@@ -60,6 +61,11 @@ export async function services(
     }
   })
   return { modules: modules.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1)), partial }
+}
+
+function daysOf(of: readonly Manifest[]): { days: number; dates: string[] } {
+  const dates = [...new Set(of.map(({ day }) => day))].sort()
+  return { days: dates.length, dates }
 }
 
 const sum = (of: readonly Manifest[], number: (manifest: Manifest) => number): number =>

@@ -15,6 +15,7 @@ import * as shapes from '../../consumer/api-schema.ts'
 import { ConsumerError } from '../../consumer/errors.ts'
 import { type Events, sendEvents } from '../../consumer/event-stream.ts'
 import { mergeHistograms } from '../../consumer/merge-answers.ts'
+import { mergeSearches } from '../../consumer/merge-streams.ts'
 import { followPeer } from '../../consumer/peer-events.ts'
 import { Peers } from '../../consumer/peers.ts'
 import { reindexRoutes } from '../../consumer/reindex-routes.ts'
@@ -264,13 +265,14 @@ async function deaf() {
 describe('any consumer', () => {
   it('lists what all of them hold, as one', async () => {
     await using several = await consumers([
-      { services: [{}, { service: 'bank' }] },
+      { services: [{ days: 2, dates: ['2026-11-22', DAY] }, { service: 'bank' }] },
       {
         services: [
           {
             lines: 5,
             lost: -2,
-            days: 3,
+            days: 2,
+            dates: ['2026-11-21', '2026-11-22'],
             first: `${DAY}T00:00:00Z`,
             rate: [1, 1, 1],
             hosts: ['h2'],
@@ -283,7 +285,8 @@ describe('any consumer', () => {
     expect(partial).toEqual([])
     expect(modules.map(({ service }) => service)).toEqual(['bank', 'shop'])
     expect(modules[1]).toEqual({
-      ...{ service: 'shop', module: 'web', days: 3, files: 2, lines: 15, bytes: 200, lost: -2 },
+      ...{ service: 'shop', module: 'web', days: 3, dates: ['2026-11-21', '2026-11-22', DAY] },
+      ...{ files: 2, lines: 15, bytes: 200, lost: -2 },
       ...{ first: `${DAY}T00:00:00Z`, last: `${DAY}T02:00:00Z`, rate: [2, 3, 1], hosts: ['h1', 'h2'] },
       containers: ['web-1', 'web-2'],
     })
@@ -623,6 +626,59 @@ describe('a search of all of them', () => {
       of(31),
     ])
     expect(events.at(-1)).toEqual(end(4))
+  })
+
+  it('has the last of all, by time, whichever file and consumer they are of', async () => {
+    const bank = `bank/web/${DAY}.log`
+    const early = [line({ second: 1, file: bank }), line({ second: 2, file: bank }), line({ second: 9 })]
+    const late = [line({ second: 30, file: other }), line({ second: 7, file: bank }), line({ second: 8 })]
+    await using several = await consumers([{ search: [early, [end(3, true)]] }, { search: [late, [end(3, true)]] }])
+    const events = await several.events(`${asked}&limit=3&last=true`)
+    expect(events.filter(({ type }) => type === 'line').map(({ at }) => at)).toEqual([
+      ...[`b:${other}:30`, `a:${FILE}:9`, `b:${FILE}:8`],
+    ])
+    expect(events.at(-1)).toEqual(end(3, true))
+    const all = await several.events(`${asked}&limit=6&last=true`)
+    expect(all.filter(({ type }) => type === 'line').map(({ at }) => at)).toEqual([
+      ...[`b:${other}:30`, `a:${bank}:1`, `a:${bank}:2`, `b:${bank}:7`, `a:${FILE}:9`, `b:${FILE}:8`],
+    ])
+  })
+
+  it('tells none of the last before all have told theirs', async () => {
+    async function* slow(): AsyncGenerator<shapes.SearchEvent[]> {
+      for (let i = 0; i < 20; i++) await turn()
+      yield [line({ second: 5 }), end(1)]
+    }
+    async function* quick(): AsyncGenerator<shapes.SearchEvent[]> {
+      yield [line({ second: 1 }), end(1)]
+    }
+    const feeds = [
+      { name: 'a', events: quick() },
+      { name: 'b', events: slow() },
+    ]
+    const bounds = { limit: 1, last: true, before: 0, after: 0 }
+    const events = (await Array.fromAsync(mergeSearches(feeds, bounds, 0))).flat()
+    expect(events).toMatchObject([{ at: `b:${FILE}:5` }, end(1, true)])
+  })
+
+  it('leaves the last matches among their context, and cuts what stands around others off', async () => {
+    const context = (second: number) => line({ second, context: true })
+    const separator: shapes.SearchEvent = { type: 'separator' }
+    // Two matches that share their context, of which the first is too early.
+    const shared = [context(1), line({ second: 2 }), context(3), line({ second: 4 }), context(5)]
+    const one = [...shared, separator, context(21), line({ second: 22 })]
+    await using several = await consumers([
+      { search: [one, [context(23)], [end(3)]] },
+      { search: [[context(11), line({ second: 12 }), context(13)], [end(1)]] },
+    ])
+    const events = await several.events(`${asked}&before=1&after=1&limit=3&last=true`)
+    const shown = events.map((event) =>
+      event['type'] === 'line' ? `${event['position']}${event['context'] ? 'c' : ''}` : event['type'],
+    )
+    expect(shown).toEqual([
+      ...['3c', '4', '5c', 'separator', '21c', '22', '23c', 'separator', '11c', '12', '13c', 'end'],
+    ])
+    expect(events.at(-1)).toEqual(end(3, true))
   })
 
   it('counts by file and consumer', async () => {
