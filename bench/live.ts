@@ -6,7 +6,9 @@
  */
 import { get } from 'node:http'
 import { join } from 'node:path'
+import { pipeline } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { createGunzip } from 'node:zlib'
 import { BASE_IMAGE, docker, LABEL, removeContainers } from '../test/support/engine.ts'
 import { type House, startHouse } from '../test/support/house.ts'
 import { dayFiles } from '../test/support/oracle.ts'
@@ -155,7 +157,7 @@ async function linesWritten(house: House): Promise<number> {
   return Number(/^tallyman_lines_written_total (\d+)$/m.exec(text)?.[1])
 }
 
-/** Follows a module over HTTP, and counts what it gets. Not by fetch: twenty of its streams cost more than what they carry. */
+/** Follows a module over HTTP as a client does, packed, and counts what it gets. Not by fetch: twenty of its streams cost more than what they carry. */
 class Reader {
   #events = 0
   #missed = 0
@@ -164,9 +166,9 @@ class Reader {
   constructor(url: string, module: string, signal: AbortSignal) {
     const missed = Buffer.from('"type":"missed"')
     const newline = Buffer.from('\n')
-    get(`${url}/api/v1/tail?module=${module}`, { signal }, (answer) => {
-      answer.on('error', () => {})
-      answer.on('data', (piece: Buffer) => {
+    const options = { signal, headers: { 'accept-encoding': 'gzip' } }
+    get(`${url}/api/v1/tail?module=${module}`, options, (answer) => {
+      pipeline(answer, createGunzip({ chunkSize: 256 * 1024 }), () => {}).on('data', (piece: Buffer) => {
         this.#events += occurrences(piece, newline)
         this.#missed += occurrences(piece, missed)
       })
