@@ -8,23 +8,26 @@
  * - Bad state of one run never keeps the driver from starting: dockerd disables a plugin that dies while it boots, and a
  *   daemon whose default driver is disabled starts no container.
  */
-import { lstatSync, mkdirSync, renameSync, writeSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import { lstatSync, readFileSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Logger } from 'pino'
-import { readCheckpoint, type ShippingCheckpoint, startOfRun } from './checkpoint.ts'
-import { type ContainerInfo, containerName } from './container.ts'
+import { type ShippingCheckpoint, startOfRun } from './checkpoint.ts'
+import { type ContainerInfo, containerInfo, containerName } from './container.ts'
 import { DriverError } from './errors.ts'
+import { fifoNamed } from './fifos.ts'
 import { History, type Readable } from './history.ts'
 import { INTAKE_LIMITS, unlinkFifo } from './intake.ts'
 import type { IntakeData, IntakeReport, IntakeRequest } from './intake-thread.ts'
-import { journalEnd, listRuns, listSegments, removeRun, runFolder } from './journal.ts'
+import { listRuns, removeRun, runFolder, runsFolder, setAside } from './journal.ts'
 import { eventfd } from './kernel.ts'
+import { type LeftRun, readLeftRun } from './left-run.ts'
 import { type LogOpts, readLogOpts } from './log-opts.ts'
 import type { RunState } from './metrics.ts'
 import { LogReader, type ReadConfig } from './read-logs.ts'
-import { createRun, type RunRecord, readRun, renameRun } from './run.ts'
+import { createRun, guessRun, type RunRecord } from './run.ts'
 import type { Settings } from './settings.ts'
 import type { ShipperData, ShipperReport, ShipperRequest } from './shipper-thread.ts'
 import type { Health } from './shipping-metrics.ts'
@@ -42,7 +45,11 @@ const STOP_MS = 1500
 const SEGMENTS_KEPT = 4
 const MIN_SEGMENT_BYTES = 64 * 1024
 
-type Run = Readable & { slot: number }
+type Run = Readable & {
+  slot: number
+  /** Taken up without being known, because its run.json was not understood. */
+  guessed?: boolean
+}
 
 export type DriverOptions = { journal: string; host: string; settings: Settings; log: Logger }
 
@@ -104,13 +111,20 @@ export class Driver {
 
   /**
    * Takes up the runs of an earlier driver.
-   * @param fifos those that are held open, by run
+   * @param fifos those that are held open, by file: each is read from here on, whatever is known of its run
    */
-  async recover(fifos: ReadonlyMap<string, number>): Promise<void> {
+  async recover(fifos: Map<string, number>): Promise<void> {
     const { journal, log } = this.#options
+    /** What a run.json says that is not understood, by its FIFO. */
+    const notUnderstood = new Map<string, string>()
+    const runs = runsFolder(journal)
+    if (statSync(runs, { throwIfNoEntry: false })?.isDirectory() === false) this.#setAside(runs, 'it is no folder')
     const found = listRuns(journal).flatMap((id) => {
-      const run = this.#readOrSetAside(id)
-      return run ? [{ ...run, held: fifos.get(id) }] : []
+      const run = this.#readOrSetAside(id, notUnderstood)
+      if (!run) return []
+      const held = fifos.get(run.record.file)
+      fifos.delete(run.record.file)
+      return [{ ...run, held }]
     })
     const [kept, open] = [found, found].map((all, i) =>
       all.filter(({ checkpoint, held }) => (checkpoint.ended && held === undefined) === (i === 0)),
@@ -119,28 +133,78 @@ export class Driver {
       this.#history.add(record, undefined)
       this.#tellShipper({ type: 'keep', record, checkpoint })
     }
-    await Promise.all(open.map(({ record, checkpoint, held }) => this.#takeUp(record, checkpoint, held)))
+    await Promise.all(open.map((run) => this.#takeUp(run, run.held)))
     if (open.length > 0) log.info({ runs: open.length }, 'took up the runs of an earlier driver')
+    await Promise.all([...fifos].map(([file, held]) => this.#takeUpUnknown(file, held, notUnderstood.get(file))))
   }
 
-  #readOrSetAside(id: string): { record: RunRecord; checkpoint: ShippingCheckpoint } | undefined {
+  #readOrSetAside(id: string, notUnderstood: Map<string, string>): LeftRun | undefined {
+    const { journal } = this.#options
     try {
-      return this.#readRun(id)
+      const left = readLeftRun(journal, id)
+      if (left.doubt) this.#tellDoubt(left.record, left.doubt)
+      return left
     } catch (error) {
-      this.#setAside(id, (error as Error).message)
+      const runJson = readText(join(runFolder(journal, id), 'run.json'))
+      const file = runJson === undefined ? undefined : fifoNamed(runJson)
+      if (file !== undefined) notUnderstood.set(file, runJson!)
+      this.#setAside(runFolder(journal, id), (error as Error).message)
       return undefined
     }
   }
 
-  async #takeUp(record: RunRecord, checkpoint: ShippingCheckpoint, held: number | undefined): Promise<void> {
-    const { journal, log } = this.#options
-    const slot = this.#slots.claim(journalEnd(runFolder(journal, record.run)))
+  #tellDoubt({ run }: RunRecord, { wrong, renamed }: NonNullable<LeftRun['doubt']>): void {
+    const { log } = this.#options
+    if (renamed === undefined) {
+      log.warn(
+        { code: 'JOURNAL_FOREIGN', run, wrong },
+        'the last bytes of a journal are gone, as after a loss of power; Kafka has their lines, and the run goes on behind them',
+      )
+      return
+    }
+    log.error(
+      { code: 'JOURNAL_FOREIGN', run: renamed, wrong, renamed: run },
+      'the numbers of the lines of a run are not known any more: what its journal holds is sent as a run of its own, and lines may stand twice',
+    )
+  }
+
+  /**
+   * Takes up a FIFO that no run.json names that is understood: a container whose pipe nobody reads hangs, and dockerd with it.
+   * Where the disk takes no journal for it either, its lines are read, counted and dropped.
+   */
+  async #takeUpUnknown(file: string, held: number, runJson: string | undefined): Promise<void> {
+    const { journal, host, log } = this.#options
+    const { options } = await readLogOpts(containerInfo.parse({}))
+    const description = guessRun(file, runJson, { host, options })
+    let record: RunRecord
+    try {
+      record = createRun(journal, description)
+    } catch (error) {
+      record = { v: 1, run: randomUUID(), ...description }
+      log.error(
+        { code: 'JOURNAL_REFUSED', file, err: error },
+        "the journal's disk takes nothing for a container whose run is not known; its lines are read, counted and dropped until it does",
+      )
+    }
+    const run = await this.#takeUp({ record, checkpoint: startOfRun(), end: 0 }, held)
+    if (!run) return
+    run.guessed = true
+    const { service, module, container } = record
+    log.error(
+      { code: 'JOURNAL_FOREIGN', run: record.run, file, service, module, container },
+      'a FIFO is there whose run is not known; it is read, and its lines go under what is known of it. Restart the container to have them under its own names',
+    )
+  }
+
+  async #takeUp({ record, checkpoint, end }: LeftRun, held: number | undefined): Promise<Run | undefined> {
+    const { log } = this.#options
+    const slot = this.#slots.claim(end)
     if (slot === undefined) {
       log.error(
         { code: 'RUNS_EXHAUSTED', run: record.run },
         'too many runs wait to be shipped; this one waits for the next start',
       )
-      return
+      return undefined
     }
     const run = this.#enter(record, slot)
     if (held === undefined) {
@@ -152,27 +216,13 @@ export class Driver {
       await this.#openFifo(run, held)
     }
     this.#ship(run, checkpoint)
+    return run
   }
 
   #enter(record: RunRecord, slot: number): Run {
     const run = this.#history.add(record, slot) as Run
     this.#bySlot.set(slot, run)
     return run
-  }
-
-  /** @throws Error saying what in the run's folder is not understood */
-  #readRun(id: string): { record: RunRecord; checkpoint: ShippingCheckpoint } {
-    const { journal, log } = this.#options
-    const record = readRun(journal, id)
-    const checkpoint = this.#checkpointOf(id)
-    if (typeof checkpoint !== 'string') return { record, checkpoint }
-    const renamed = renameRun(journal, record)
-    log.error(
-      { code: 'JOURNAL_FOREIGN', run: id, wrong: checkpoint, renamed: renamed.run },
-      'the shipping checkpoint of a run is unusable, so the numbers of its lines are lost: what its journal holds is sent as a run of its own, and lines may stand twice',
-    )
-    const offset = listSegments(runFolder(journal, renamed.run))[0]?.base ?? 0
-    return { record: renamed, checkpoint: { ...startOfRun(), offset } }
   }
 
   /** @returns why the FIFO can't be read, or undefined when it is held open */
@@ -205,36 +255,21 @@ export class Driver {
     this.#shipper.port.postMessage(request)
   }
 
-  /** @returns where shipping goes on, or why that is not known */
-  #checkpointOf(run: string): ShippingCheckpoint | string {
-    const folder = runFolder(this.#options.journal, run)
-    const segments = listSegments(folder)
-    const first = segments[0]?.base ?? 0
-    let wrong: string
-    try {
-      const checkpoint = readCheckpoint(folder)
-      if (checkpoint && checkpoint.offset >= first && checkpoint.offset <= journalEnd(folder)) return checkpoint
-      wrong = checkpoint ? `it stands at ${checkpoint.offset}, outside of the journal` : 'it is missing'
-    } catch (error) {
-      wrong = (error as Error).message
-    }
-    // Nothing of the journal was removed yet: numbering from its beginning gives the same numbers again.
-    return first === 0 ? startOfRun() : wrong
-  }
-
   /** Moves what can't be understood to where somebody can look at it. */
-  #setAside(run: string, why: string): void {
+  #setAside(path: string, why: string): void {
     const { journal, log } = this.#options
-    const to = join(journal, 'set-aside', `${run}-${Date.now()}`)
+    let to: string
     try {
-      mkdirSync(join(journal, 'set-aside'), { recursive: true, mode: 0o700 })
-      renameSync(runFolder(journal, run), to)
+      to = setAside(journal, path)
     } catch (error) {
-      log.error({ code: 'JOURNAL_REFUSED', run, err: error }, 'a run that is not understood could not be set aside')
+      log.error(
+        { code: 'JOURNAL_REFUSED', path, why, err: error },
+        'a run that is not understood could not be set aside',
+      )
       return
     }
     log.error(
-      { code: 'JOURNAL_FOREIGN', run, why, to },
+      { code: 'JOURNAL_FOREIGN', path, why, to },
       'a run in the journal is not understood and was set aside; its unshipped lines are lost unless it is mended',
     )
   }
@@ -244,8 +279,16 @@ export class Driver {
    * @throws DriverError whose message `docker run` shows
    */
   async startLogging(file: string, info: ContainerInfo): Promise<void> {
+    const known = this.#byFile.get(file)
     // dockerd asks again when it did not get the answer: the FIFO is held open already.
-    if (this.#byFile.has(file)) return
+    if (known && !known.guessed) return
+    // Now it is known, and its container prints nothing before the answer.
+    if (known) {
+      this.#byFile.delete(file)
+      this.#askIntake({ type: 'close', slot: known.slot })
+      // Else the next driver would find two runs of one FIFO.
+      if (this.#slots.written(known.slot) === 0) removeRun(this.#options.journal, known.record.run)
+    }
     try {
       const { settings } = this.#options
       const opts = await readLogOpts(info, { own: settings.KAFKA_TOPIC, allowed: settings.KAFKA_TOPICS_ALLOWED })
@@ -359,9 +402,13 @@ export class Driver {
   #ended(run: Run): void {
     if (this.#refused.delete(run.slot) && this.#refused.size === 0)
       this.#tellShipper({ type: 'make-room', wanted: false })
-    this.#byFile.delete(run.record.file)
-    if (!run.stopping) this.#unstopped++
-    unlinkFifo(run.record.file)
+    // Not where another run has it by now.
+    if (this.#byFile.get(run.record.file) === run) {
+      this.#byFile.delete(run.record.file)
+      if (!run.stopping) this.#unstopped++
+      // One without a byte may be a FIFO that dockerd has just made and not opened yet.
+      if (!run.guessed || this.#slots.written(run.slot) > 0) unlinkFifo(run.record.file)
+    }
     run.over.resolve()
     this.#slots.ring()
   }
@@ -379,7 +426,7 @@ export class Driver {
 
   #forget(run: Run): void {
     this.#bySlot.delete(run.slot)
-    this.#byFile.delete(run.record.file)
+    if (this.#byFile.get(run.record.file) === run) this.#byFile.delete(run.record.file)
     this.#slots.free(run.slot)
     const readable: Readable = run
     readable.slot = undefined
@@ -413,6 +460,14 @@ export class Driver {
     this.#tellShipper({ type: 'stop' })
     await Promise.race([Promise.all([intakeGone, stopped]), sleep(STOP_MS)])
     await this.#shipper.worker.terminate()
+  }
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return undefined
   }
 }
 

@@ -4,7 +4,7 @@
  * Sequence that makes it needed: a container ends while no driver is there; dockerd retries its StopLogging until somebody
  * listens, and closes and removes the FIFO after the answer. A FIFO that nobody holds open by then loses what is in it.
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { listRuns, runFolder } from './journal.ts'
 
@@ -27,20 +27,46 @@ export function openFifo(file: string): number {
 }
 
 /**
- * Opens the FIFO of every run that an earlier driver left.
- * @returns descriptors by run. A run that is not understood, or whose FIFO is gone, has none: that is looked into later.
+ * Opens the FIFO of every run that an earlier driver left, and those that lie in the journal's folder, where dockerd makes them: a
+ * run.json that can't be read names none, and a container whose pipe nobody reads hangs.
+ * @returns descriptors by file. What can't be opened or understood is left out, whatever it is: it is looked into later.
  */
 export function holdFifos(journal: string): Map<string, number> {
   const held = new Map<string, number>()
-  for (const run of listRuns(journal)) {
+  const named = listRuns(journal).flatMap((run) => fileOf(join(runFolder(journal, run), 'run.json')))
+  for (const file of new Set([...named, ...fifosIn(journal)])) {
     try {
-      const { file } = JSON.parse(readFileSync(join(runFolder(journal, run), 'run.json'), 'utf8')) as { file: unknown }
-      if (typeof file === 'string') held.set(run, openFifo(file))
-    } catch (error) {
-      if (!(error instanceof FifoError || error instanceof SyntaxError || isMissing(error))) throw error
+      held.set(file, openFifo(file))
+    } catch {
+      // Gone, with its container.
     }
   }
   return held
 }
 
-const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'ENOENT'
+/** The FIFO that a run.json names, whatever else it says. */
+export function fifoNamed(runJson: string): string | undefined {
+  try {
+    const { file } = JSON.parse(runJson) as { file: unknown }
+    return typeof file === 'string' ? file : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function fileOf(path: string): string[] {
+  try {
+    return [fifoNamed(readFileSync(path, 'utf8')) ?? []].flat()
+  } catch {
+    return []
+  }
+}
+
+function fifosIn(folder: string): string[] {
+  try {
+    const entries = readdirSync(folder, { withFileTypes: true })
+    return entries.filter((entry) => entry.isFIFO()).map(({ name }) => join(folder, name))
+  } catch {
+    return []
+  }
+}

@@ -12,6 +12,7 @@ export type IntakeData = { slots: SharedArrayBuffer; wake: number; port: Message
 /**
  * To intake. `open` is answered by `opened` with the same slot; `held` is the FIFO's descriptor where it is open already,
  * `segmentBytes` where the run's segments are to be smaller than others, `blockMs` how long its container waits for a disk.
+ * `close` ends a run whose FIFO another run is about to open.
  */
 export type IntakeRequest =
   | {
@@ -23,6 +24,7 @@ export type IntakeRequest =
       segmentBytes: number | undefined
       blockMs: number
     }
+  | { type: 'close'; slot: number }
   | { type: 'stop' }
 
 /** From intake. `fifo` says why a FIFO could not be opened; it is undefined when it was. */
@@ -44,6 +46,10 @@ const intake = new Intake(new Slots(slots), wake, {
 function handle(request: IntakeRequest): void {
   if (request.type === 'stop') {
     intake.stop()
+    return
+  }
+  if (request.type === 'close') {
+    intake.close(request.slot)
     return
   }
   try {

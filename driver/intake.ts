@@ -18,7 +18,7 @@
  * The end of a stream is a splice of 0 bytes: dockerd holds its end open from before StartLogging until after the answer
  * to StopLogging, so 0 means that it has closed it, or died.
  */
-import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
+import { closeSync, constants, mkdirSync, openSync, readSync, unlinkSync } from 'node:fs'
 import { DroppedFrames, tornFrame } from './drops.ts'
 import { openFifo } from './fifos.ts'
 import { JournalReader, readDropped, segmentPath, writeDropped, writeGap } from './journal.ts'
@@ -168,6 +168,12 @@ export class Intake {
     if (!this.#dropsOn(run)) this.#drain(run, performance.now())
   }
 
+  /** Lets go of the FIFO, whatever is in it, as at the end of the stream. */
+  close(slot: number): void {
+    const run = this.#runs.get(slot)
+    if (run) this.#finish(run)
+  }
+
   /** Takes up what a driver dropped that was killed before the disk took bytes again. @returns whether the disk still takes none */
   #dropsOn(run: Run): boolean {
     const dropped = readDropped(run.folder)
@@ -197,7 +203,8 @@ export class Intake {
         this.#spoke = due.length
       }
       const now = performance.now()
-      for (const run of due) this.#drain(run, now)
+      // One that was closed since it had something to say is gone.
+      for (const run of due) if (this.#runs.get(run.slot) === run) this.#drain(run, now)
       if (held) this.#release(now)
       if (this.#refused.size > 0) this.#retry(now)
       if (this.#moving) this.#slots.ring()
@@ -284,11 +291,17 @@ export class Intake {
     if (run.segment === -1) return
     closeSync(run.segment)
     run.segment = -1
-    if (run.segmentBytes === 0) unlinkSync(segmentPath(run.folder, this.#slots.written(run.slot)))
+    if (run.segmentBytes > 0) return
+    try {
+      unlinkSync(segmentPath(run.folder, this.#slots.written(run.slot)))
+    } catch {
+      // Gone with its folder, or on a disk that only reads: one without a byte does no harm.
+    }
   }
 
   #finish(run: Run): void {
     this.#runs.delete(run.slot)
+    this.#waiting.delete(run)
     if (this.#refused.delete(run)) this.#events.diskRecovered(run.slot)
     closeSync(run.fifo)
     this.#pipeBytes -= run.pipe
@@ -374,6 +387,7 @@ export class Intake {
   #noteGap(run: Run, dropped: DroppedFrames): boolean {
     try {
       this.#closeSegment(run)
+      mkdirSync(run.folder, { recursive: true, mode: 0o700 })
       writeGap(run.folder, { offset: this.#slots.written(run.slot), lines: dropped.linesAndRest })
       return true
     } catch {

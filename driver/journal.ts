@@ -15,6 +15,7 @@
  */
 import {
   closeSync,
+  type Dirent,
   mkdirSync,
   openSync,
   readdirSync,
@@ -26,7 +27,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import * as z from 'zod'
 import type { SourcePair } from '../wire/chunk.ts'
 import { lockFile } from '../wire/lock.ts'
@@ -132,16 +133,49 @@ function listGaps(folder: string, names: readonly string[]): Gap[] {
   return [...(noted ? gaps.slice(0, -1) : gaps), dropped]
 }
 
-/** The run folders there are, after clearing away what an interrupted removal left. */
+/** The run folders there are, after clearing away what an interrupted removal left. None where there is no such folder, or no reading it. */
 export function listRuns(journal: string): string[] {
   const folder = runsFolder(journal)
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
   const runs: string[] = []
-  for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    if (entry.name.startsWith(REMOVED)) rmSync(join(folder, entry.name), { recursive: true, force: true })
+  let entries: Dirent[]
+  try {
+    entries = readdirSync(folder, { withFileTypes: true })
+  } catch {
+    return []
+  }
+  for (const entry of entries) {
+    if (entry.name.startsWith(REMOVED)) removeGrave(join(folder, entry.name))
     else if (entry.isDirectory()) runs.push(entry.name)
   }
   return runs
+}
+
+function removeGrave(path: string): void {
+  try {
+    rmSync(path, { recursive: true, force: true })
+  } catch {
+    // A disk that only reads. It is tried again at the next start.
+  }
+}
+
+/** As many things that are not understood are kept for somebody to look at. */
+const MAX_SET_ASIDE = 100
+
+/**
+ * Moves what is not understood to where somebody can look at it; the oldest that was moved before goes where there is too much.
+ * @param path below the journal
+ * @returns where it is now
+ * @throws Error of the file system
+ */
+export function setAside(journal: string, path: string): string {
+  const aside = join(journal, 'set-aside')
+  mkdirSync(aside, { recursive: true, mode: 0o700 })
+  const to = join(aside, `${basename(path)}-${Date.now()}`)
+  renameSync(path, to)
+  const moved = (name: string): number => Number(/\d+$/.exec(name)?.[0] ?? 0)
+  const names = readdirSync(aside).sort((a, b) => moved(a) - moved(b))
+  for (const name of names.slice(0, -MAX_SET_ASIDE)) removeGrave(join(aside, name))
+  return to
 }
 
 /** What is in a run's folder: nothing, once the run is removed. */
@@ -171,10 +205,13 @@ export function listSegments(folder: string): Segment[] {
   })
 }
 
-/** Where the run's stream ends: the offset that the next segment is named by. */
+/**
+ * Where the run's stream ends, as far as its segments and gaps say: where all of them were given up a checkpoint stands further
+ * (left-run.ts).
+ */
 export function journalEnd(folder: string): number {
   const last = listSegments(folder).at(-1)
-  return last ? last.base + last.length : 0
+  return Math.max(last ? last.base + last.length : 0, listGaps(folder, namesIn(folder)).at(-1)?.offset ?? 0)
 }
 
 /** Takes a run's folder away as a whole: gone for every later start as soon as the rename is done. */

@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { mkdirSync, readFileSync, renameSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import * as z from 'zod'
 import { replaceFile, syncFolder } from '../wire/durable.ts'
 import { dropCheckpoint } from './checkpoint.ts'
@@ -61,6 +61,44 @@ export function createRun(journal: string, description: Omit<RunRecord, 'v' | 'r
 export function readRun(journal: string, run: string): RunRecord {
   z.uuid({ error: 'the folder is not named by a UUID' }).parse(run)
   return { ...schema.parse(JSON.parse(readFileSync(join(runFolder(journal, run), 'run.json'), 'utf8'))), run }
+}
+
+const text = z.string().catch('')
+const name = z.string().min(1).catch('unknown')
+
+/**
+ * What can be known of the run whose FIFO is `file` where its run.json is not understood: what a newer version wrote is mostly
+ * the same, of one that is damaged nothing is left but the FIFO's name.
+ * @param runJson text of it, where there is any
+ * @param defaults of what it does not say
+ */
+export function guessRun(
+  file: string,
+  runJson: string | undefined,
+  defaults: Pick<RunRecord, 'host' | 'options'>,
+): Omit<RunRecord, 'v' | 'run'> {
+  let json: unknown
+  try {
+    json = JSON.parse(runJson ?? '')
+  } catch {
+    // Nothing is known.
+  }
+  const id = basename(file)
+  const container = z.object({
+    id: z.string().min(1).catch(id),
+    name: z.string().min(1).catch(id.slice(0, 12)),
+    image: text,
+  })
+  const guess = z
+    .object({
+      service: name,
+      module: name,
+      container: container.catch({ id, name: id.slice(0, 12), image: '' }),
+      attrs: schema.shape.attrs.catch({}),
+      options: options.catch(defaults.options),
+    })
+    .parse(typeof json === 'object' && json !== null ? json : {})
+  return { ...guess, file, host: defaults.host, started: Date.now() }
 }
 
 /**

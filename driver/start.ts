@@ -1,9 +1,11 @@
 /** Starts the driver behind a socket that is listened on already: settings, threads, plugin API, and how it ends. */
+import { existsSync } from 'node:fs'
 import type { Server } from 'node:http'
 import { hostname } from 'node:os'
 import pino from 'pino'
 import { readSettings, SettingsError } from '../wire/settings.ts'
 import { Driver } from './driver.ts'
+import { runsFolder } from './journal.ts'
 import { metricsApi } from './metrics.ts'
 import { pluginApi } from './plugin-api.ts'
 import { type Settings, settingsSchema } from './settings.ts'
@@ -11,8 +13,8 @@ import { giveBackStartMemory } from './start-memory.ts'
 
 export type StartOptions = {
   journal: string
-  /** FIFOs that are held open, by run. */
-  fifos: ReadonlyMap<string, number>
+  /** FIFOs that are held open, by file. */
+  fifos: Map<string, number>
   server: Server
 }
 
@@ -22,9 +24,13 @@ const STARTED_MS = 5_000
 /** EX_CONFIG of sysexits.h. */
 const EXIT_SETTINGS = 78
 
-function settingsOrExit(): Settings {
+/**
+ * A file that can't be read is told to who enables the plugin for the first time. Later, when containers print into it, Docker would
+ * disable a plugin that ends here: then it is as if Kafka were away, until the file is there.
+ */
+function settingsOrExit(journal: string): Settings {
   try {
-    return readSettings(settingsSchema, process.env)
+    return readSettings(settingsSchema, process.env, [], existsSync(runsFolder(journal)) ? 'later' : 'now')
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error
     process.stderr.write(`tallyman: ${error.message}\nmend them with: docker plugin set tallyman NAME=VALUE\n`)
@@ -34,7 +40,7 @@ function settingsOrExit(): Settings {
 
 /** Resolves once requests are answered. A mistake in the settings ends the process, with words on stderr. */
 export async function start({ journal, fifos, server }: StartOptions): Promise<void> {
-  const settings = settingsOrExit()
+  const settings = settingsOrExit(journal)
   const log = pino({ level: settings.LOG_LEVEL, base: { thread: 'main' } })
   const driver = new Driver({ journal, host: settings.HOST_NAME || hostname(), settings, log })
   await driver.recover(fifos)

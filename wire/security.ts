@@ -40,7 +40,7 @@ export type SecuritySettings = z.infer<typeof schema>
 
 const FILES = ['KAFKA_CA_FILE', 'KAFKA_CERT_FILE', 'KAFKA_KEY_FILE', 'KAFKA_SASL_PASSWORD_FILE'] as const
 
-/** What the settings, each of them allowed, say that does not go together, or names a file that can't be read. */
+/** What the settings, each of them allowed, say that does not go together. */
 export function securityProblems(settings: SecuritySettings): string[] {
   const { KAFKA_TLS, KAFKA_SASL_MECHANISM: mechanism } = settings
   const problems: string[] = []
@@ -57,6 +57,12 @@ export function securityProblems(settings: SecuritySettings): string[] {
     problems.push(`KAFKA_SASL_MECHANISM=${mechanism} needs KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE`)
   if (!mechanism && (passwords > 0 || settings.KAFKA_SASL_USERNAME))
     problems.push('KAFKA_SASL_USERNAME or a password is set, but KAFKA_SASL_MECHANISM is not')
+  return problems
+}
+
+/** Files that the settings name and that can't be read. */
+export function unreadableFiles(settings: SecuritySettings): string[] {
+  const problems: string[] = []
   for (const name of FILES) {
     try {
       if (settings[name]) readFileSync(settings[name])

@@ -4,7 +4,7 @@
  */
 import { closest } from 'fastest-levenshtein'
 import * as z from 'zod'
-import { type SecuritySettings, securityProblems, securitySettings } from './security.ts'
+import { type SecuritySettings, securityProblems, securitySettings, unreadableFiles } from './security.ts'
 
 /** Every mistake of the environment at once, a line each, so that a bad deployment is mended in one go. */
 export class SettingsError extends Error {
@@ -92,12 +92,14 @@ export const commonSettings = {
 
 /**
  * @param prefixes a name that begins with one of them must be in the schema: a typo is refused instead of ignored
+ * @param files whether a file that can't be read is a mistake: `later`, each connection tries to read it
  * @throws SettingsError naming every mistake
  */
 export function readSettings<S extends z.ZodObject>(
   schema: S,
   env: Readonly<Record<string, string | undefined>>,
   prefixes: readonly string[] = [],
+  files: 'now' | 'later' = 'now',
 ): z.infer<S> {
   const known = Object.keys(schema.shape)
   const problems = Object.keys(env)
@@ -112,7 +114,10 @@ export function readSettings<S extends z.ZodObject>(
     }
   }
   // What does not go together can only be told of values that are allowed, one by one.
-  if (result.success && 'KAFKA_TLS' in schema.shape) problems.push(...securityProblems(result.data as SecuritySettings))
+  if (result.success && 'KAFKA_TLS' in schema.shape) {
+    const settings = result.data as SecuritySettings
+    problems.push(...securityProblems(settings), ...(files === 'now' ? unreadableFiles(settings) : []))
+  }
   if (problems.length > 0 || !result.success) throw new SettingsError(problems)
   return result.data
 }

@@ -1,0 +1,188 @@
+/**
+ * What a driver finds on the disk when it starts, damaged in every way that a disk, an operator or another version can: it starts, says
+ * what is wrong, and reads each container's pipe. The driver is a real process, dockerd's part is played by the test.
+ */
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { startOfRun, writeCheckpoint } from '../../driver/checkpoint.ts'
+import { reserveDropped, runFolder, runsFolder, segmentPath, writeDropped, writeGap } from '../../driver/journal.ts'
+import { readLeftRun } from '../../driver/left-run.ts'
+import { createRun } from '../../driver/run.ts'
+import { DriverProcess, Pipe } from '../support/driver-process.ts'
+import { startRequest } from '../support/fed-run.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { frame } from '../support/log-entry.ts'
+import { runOptions } from '../support/run.ts'
+import { until } from '../support/until.ts'
+
+const line = (text: string) => frame({ source: 'stdout', time: 1_000n, line: Buffer.from(text) })
+
+/** More than a pipe holds, whatever its size. */
+const MUCH = Buffer.concat(Array.from({ length: 6_000 }, (_, i) => line(`${i}`.padEnd(100))))
+
+const description = {
+  file: '/f',
+  service: 'shop',
+  module: 'api',
+  host: 'h1',
+  container: { id: 'c1', name: 'api-1', image: 'api:1' },
+  attrs: {},
+  started: 0,
+  options: runOptions(),
+}
+
+/** All that the journals hold, by service. */
+function journalled(journal: string): Map<string, number> {
+  const bytes = new Map<string, number>()
+  for (const run of readdirSync(runsFolder(journal))) {
+    const folder = runFolder(journal, run)
+    const { service } = JSON.parse(readFileSync(join(folder, 'run.json'), 'utf8'))
+    for (const name of readdirSync(folder).filter((name) => name.endsWith('.segment')))
+      bytes.set(service, (bytes.get(service) ?? 0) + readFileSync(join(folder, name)).length)
+  }
+  return bytes
+}
+
+describe('a run that an earlier driver left', () => {
+  const started = (journal: string) => createRun(journal, description)
+  const state = (offset: number, next: [number, number]) => ({
+    ...startOfRun(),
+    offset,
+    partition: 3,
+    lines: { next, pending: startOfRun().lines.pending },
+  })
+
+  it('goes on with its numbers where all of its segments were given up', () => {
+    using journal = temporaryFolder()
+    const { run } = started(journal.path)
+    writeCheckpoint(runFolder(journal.path, run), state(5000, [51, 1]), true)
+    const left = readLeftRun(journal.path, run)
+    expect(left).toMatchObject({ end: 5000, record: { run }, checkpoint: { offset: 5000, lines: { next: [51, 1] } } })
+    expect(left.doubt).toBeUndefined()
+  })
+
+  it('goes on behind what was dropped since, noted or not', () => {
+    for (const note of [writeGap, writeDropped]) {
+      using journal = temporaryFolder()
+      const { run } = started(journal.path)
+      const folder = runFolder(journal.path, run)
+      reserveDropped(folder)
+      writeCheckpoint(folder, state(5000, [51, 1]), true)
+      note(folder, { offset: 5000, lines: [7, 0] })
+      expect(readLeftRun(journal.path, run)).toMatchObject({ end: 5000, record: { run }, checkpoint: { offset: 5000 } })
+    }
+  })
+
+  it('goes on from its checkpoint where the end of its journal is gone, and that is said', () => {
+    using journal = temporaryFolder()
+    const { run } = started(journal.path)
+    const folder = runFolder(journal.path, run)
+    writeFileSync(segmentPath(folder, 0), Buffer.alloc(1000))
+    writeCheckpoint(folder, state(5000, [51, 1]), true)
+    const left = readLeftRun(journal.path, run)
+    expect(left).toMatchObject({ end: 5000, record: { run }, checkpoint: { lines: { next: [51, 1] } } })
+    expect(left.doubt?.wrong).toMatch(/1000.*5000/)
+  })
+
+  it.each([
+    ['is missing and the first segment too', undefined, 4000],
+    ['is unreadable, and nothing of the journal is left', Buffer.from('garbage'), undefined],
+    ['stands before the first segment', state(100, [2, 1]), 4000],
+  ])('gets another id where the checkpoint %s', (_, checkpoint, base) => {
+    using journal = temporaryFolder()
+    const { run } = started(journal.path)
+    const folder = runFolder(journal.path, run)
+    if (Buffer.isBuffer(checkpoint)) writeFileSync(join(folder, 'checkpoint'), checkpoint)
+    else if (checkpoint) writeCheckpoint(folder, checkpoint, true)
+    if (base !== undefined) writeFileSync(segmentPath(folder, base), Buffer.alloc(1000))
+    const left = readLeftRun(journal.path, run)
+    expect(left.record.run).not.toBe(run)
+    expect(left).toMatchObject({
+      end: base === undefined ? 0 : base + 1000,
+      checkpoint: { offset: base ?? 0, lines: { next: [1, 1] } },
+      doubt: { renamed: run },
+    })
+  })
+})
+
+describe('a container whose run.json', () => {
+  it.each([
+    ['is cut off', (text: string) => text.slice(0, 40), 'unknown'],
+    ['is empty', () => '', 'unknown'],
+    ['is null', () => 'null', 'unknown'],
+    ['is of a newer version', (text: string) => text.replace('"v":1', '"v":2'), 'shop'],
+    ['has an option that is not known', (text: string) => text.replace('"chunk"', '"avro"'), 'shop'],
+    ['is missing', () => undefined, 'unknown'],
+  ])('%s is read on by the next driver, never blocks, and what was is set aside', async (_, damage, service) => {
+    using folder = temporaryFolder()
+    const first = await DriverProcess.start(folder.path)
+    const pipe = new Pipe(folder.path, 'f1f0'.repeat(16))
+    expect(await first.post('LogDriver.StartLogging', JSON.parse(startRequest(pipe.file, { service: 'shop' })))).toBe(
+      '',
+    )
+    await pipe.feed(line('before'))
+    await until('it is journalled', () => journalled(folder.path).get('shop') === line('before').length, 10)
+    await first.kill()
+
+    const [run] = readdirSync(runsFolder(folder.path))
+    const runJson = join(runFolder(folder.path, run!), 'run.json')
+    const damaged = damage(readFileSync(runJson, 'utf8'))
+    if (damaged === undefined) rmSync(runJson)
+    else writeFileSync(runJson, damaged)
+    await using second = await DriverProcess.start(folder.path)
+    await pipe.feed(MUCH)
+    await until('it is journalled', () => journalled(folder.path).get(service) === MUCH.length, 10)
+    expect(readdirSync(join(folder.path, 'set-aside'))).toHaveLength(1)
+    await until('both are said', () => second.log.filter(({ code }) => code === 'JOURNAL_FOREIGN').length === 2)
+    pipe.close()
+  })
+})
+
+describe('the driver starts', () => {
+  it('where a file with a password is gone since, and says that Kafka is away; the first time it refuses to', async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, 'password')
+    const security = {
+      KAFKA_SASL_MECHANISM: 'plain',
+      KAFKA_SASL_USERNAME: 'us',
+      KAFKA_SASL_PASSWORD_FILE: file,
+    }
+    await expect(DriverProcess.start(folder.path, security)).rejects.toThrow(/KAFKA_SASL_PASSWORD_FILE.*can't be read/)
+    createRun(folder.path, description)
+    await using driver = await DriverProcess.start(folder.path, security)
+    await until('that is said', () =>
+      driver.log.some(({ code, error }) => code === 'KAFKA_AWAY' && /password/.test(`${error}`)),
+    )
+  })
+
+  it.each([['runs is a file', (journal: string) => writeFileSync(runsFolder(journal), 'no folder')]])(
+    'where %s, and says so',
+    async (_, damage) => {
+      using folder = temporaryFolder()
+      damage(folder.path)
+      await using driver = await DriverProcess.start(folder.path)
+      const pipe = new Pipe(folder.path, 'fifo')
+      expect(
+        await driver.post('LogDriver.StartLogging', JSON.parse(startRequest(pipe.file, { service: 'shop' }))),
+      ).toBe('')
+      await pipe.feed(MUCH)
+      await until('it is journalled', () => journalled(folder.path).get('shop') === MUCH.length, 10)
+      expect(driver.log.filter(({ code }) => code === 'JOURNAL_FOREIGN')).toHaveLength(1)
+      pipe.close()
+    },
+  )
+
+  it('where a FIFO is there that dockerd has just made: its StartLogging gives it its names', async () => {
+    using folder = temporaryFolder()
+    const pipe = new Pipe(folder.path, 'fifo')
+    await using driver = await DriverProcess.start(folder.path)
+    expect(await driver.post('LogDriver.StartLogging', JSON.parse(startRequest(pipe.file, { service: 'shop' })))).toBe(
+      '',
+    )
+    await pipe.feed(MUCH)
+    await until('it is journalled', () => journalled(folder.path).get('shop') === MUCH.length, 10)
+    expect(readdirSync(runsFolder(folder.path))).toHaveLength(1)
+    pipe.close()
+  })
+})
