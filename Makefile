@@ -44,8 +44,10 @@ test: ## everything of check and system; one that fails does not keep the other 
 	@failed=; for tier in lint unit system; do $(MAKE) --no-print-directory $$tier || failed+=" $$tier"; done; \
 	  [ -z "$$failed" ] || { echo "make test: FAILED:$$failed"; exit 1; }
 
-soak: ## the system tests in their long forms: more kills, lines and containers
-	@SOAK=1 $(MAKE) --no-print-directory system
+soak: $(STAMP) ## the tests that have long forms in those: more kills, lines, containers and simulated failures
+	@failed=; SOAK=1 $(VITEST) --project unit $$(grep -l inSoak test/unit/*.test.ts) || failed+=" unit"; \
+	  SOAK=1 $(MAKE) --no-print-directory system || failed+=" system"; \
+	  [ -z "$$failed" ] || { echo "make soak: FAILED:$$failed"; exit 1; }
 
 bench: images ## measure side by side with json-file
 	@KAFKA_IMAGE=$$(setup/kafka-image.sh | tail -n 1) node bench/main.ts

@@ -9,7 +9,7 @@ export default defineConfig({
   test: {
     projects: [
       // A limit that tells what hangs from what is slow on a busy machine.
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 60_000 } },
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: inSoak(60_000, 3_600_000) } },
       {
         test: {
           name: 'system',
