@@ -13,9 +13,6 @@ import { Frame, INCOMPLETE, readFrame, resync } from './frames.ts'
 import type { Gap, JournalReader } from './journal.ts'
 import { Lines } from './lines.ts'
 
-/** Said of bytes that were no frame, or that are missing, and were passed over. */
-export type Skipped = (offset: number, bytes: number) => void
-
 export class Cursor {
   /** Offset in the run's stream. */
   offset: number
@@ -28,11 +25,9 @@ export class Cursor {
   #starts: SegmentStart[]
   #reader: JournalReader
   #frame = new Frame()
-  #skipped: Skipped
 
-  constructor(reader: JournalReader, from: ShippingCheckpoint, maxLineBytes: number, skipped: Skipped) {
+  constructor(reader: JournalReader, from: ShippingCheckpoint, maxLineBytes: number) {
     this.#reader = reader
-    this.#skipped = skipped
     this.offset = from.offset
     this.lines = new Lines(from.lines, maxLineBytes)
     this.lost = from.lost
@@ -110,12 +105,11 @@ export class Cursor {
         next = readFrame(chunk.workspace, at, length, this.#frame)
         if (next > 0) {
           if (!this.lines.roomFor(chunk, this.#frame) && !(room() && this.lines.roomFor(chunk, this.#frame))) {
-            if (skipped > 0) this.#skip(this.offset + at - skipped, skipped)
+            this.#skippedBytes += skipped
             this.offset += at
             return false
           }
           this.lines.take(chunk, this.#frame)
-          if (skipped > 0) skipped = this.#skip(this.offset + at - skipped, skipped)
           at = next
         } else {
           const whole = this.offset + length === limit
@@ -130,7 +124,7 @@ export class Cursor {
           at = resumed
         }
       }
-      if (skipped > 0) this.#skip(this.offset + at - skipped, skipped)
+      this.#skippedBytes += skipped
       this.offset += at
       if (at === 0 || (at < length && this.offset + (length - at) === limit)) break
     }
@@ -143,7 +137,7 @@ export class Cursor {
     const read = this.#reader.read(workspace, 0, Math.min(READ_BYTES, limit - this.offset), this.offset)
     if (read > 0) return read
     const next = Math.min(this.#reader.next(this.offset) ?? limit, limit)
-    this.#skip(this.offset, next - this.offset)
+    this.#skippedBytes += next - this.offset
     this.offset = next
     return 0
   }
@@ -159,12 +153,5 @@ export class Cursor {
     const first = this.#reader.start
     this.#starts = [...this.#starts.filter(([known]) => known >= first), [base, this.offset + at]]
     return this.#unknownBase(length)
-  }
-
-  /** Tells of bytes that were passed over, and counts them. @returns 0, for what is left to tell */
-  #skip(offset: number, bytes: number): 0 {
-    this.#skippedBytes += bytes
-    this.#skipped(offset, bytes)
-    return 0
   }
 }

@@ -436,6 +436,15 @@ export class Driver {
     return { open: this.#byFile.size, unstopped: this.#unstopped }
   }
 
+  get bytesIn(): number {
+    return this.#slots.taken
+  }
+
+  /** The longest turn of intake since this was asked last, s. */
+  takeLongestTurn(): number {
+    return this.#slots.takeLongestTurn() / 1e6
+  }
+
   /** What shipping counted. Rejects when it does not say within METRICS_MS. */
   async shipping(): Promise<{ text: string; health: Health }> {
     if (!this.#metrics) {

@@ -210,6 +210,7 @@ export class Intake {
       if (this.#moving) this.#slots.ring()
       this.#moving = false
       if (this.#enlarged.size > 0) this.#giveBack(now)
+      if (due.length > 0) this.#slots.turned(Math.ceil((performance.now() - now) * 1000))
     }
   }
 
@@ -269,6 +270,7 @@ export class Intake {
 
   #moved(run: Run, bytes: number, now: number): void {
     this.#slots.addWritten(run.slot, bytes)
+    this.#slots.addTaken(bytes)
     this.#moving = true
     run.segmentBytes += bytes
     if (run.segmentBytes >= run.segmentMax) this.#closeSegment(run)
@@ -356,6 +358,7 @@ export class Intake {
         if (this.#noteGap(run, dropped)) this.#finish(run)
         return
       }
+      this.#slots.addTaken(read)
       dropped.count(read)
       writeDropped(run.folder, { offset: this.#slots.written(run.slot), lines: dropped.linesAndRest })
     }

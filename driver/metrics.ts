@@ -6,10 +6,7 @@
  */
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { Health } from './shipping-metrics.ts'
-
-/** Resolution of the event loop's delay, ms: a finer one wakes an idle driver more often than all else. */
-const LOOP_DELAY_MS = 100
+import { type Health, LOOP_DELAY_MS } from './shipping-metrics.ts'
 
 /** What the main thread knows of the runs. */
 export type RunState = {
@@ -21,12 +18,16 @@ export type RunState = {
 
 export type Sources = {
   runs(): RunState
+  /** Bytes that intake took out of FIFOs. */
+  bytesIn(): number
+  /** The longest turn of intake since this was asked last, s. */
+  longestTurn(): number
   /** What shipping counted, and how it is. Rejects when it does not say. */
   shipping(): Promise<{ text: string; health: Health }>
 }
 
 /** GET /metrics and GET /healthz, to be listened for. */
-export function metricsApi({ runs, shipping }: Sources): FastifyInstance {
+export function metricsApi({ runs, bytesIn, longestTurn, shipping }: Sources): FastifyInstance {
   const registry = new Registry()
   const registers = [registry]
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_DELAY_MS })
@@ -45,6 +46,23 @@ export function metricsApi({ runs, shipping }: Sources): FastifyInstance {
     collect() {
       this.reset()
       this.inc(runs().unstopped)
+    },
+  })
+  new Counter({
+    name: 'tallyman_driver_bytes_in_total',
+    help: "Bytes of dockerd's frames that were taken out of FIFOs.",
+    registers,
+    collect() {
+      this.reset()
+      this.inc(bytesIn())
+    },
+  })
+  new Gauge({
+    name: 'tallyman_driver_intake_turn_max_seconds',
+    help: 'The longest turn of intake since the last scrape: containers that it did not come to waited as long.',
+    registers,
+    collect() {
+      this.set(longestTurn())
     },
   })
 

@@ -3,6 +3,9 @@
  *
  * Invariants
  * - `acked` never moves over what is merely built. The checkpoint on disk may lag behind it and never leads.
+ * - A line is told as lost once, and one that Kafka has taken never: what the journal gives up while a batch that holds it is
+ *   under way is undecided until that batch is acknowledged or refused. Batches are built anew and journals are given up at any
+ *   time, so nothing is told when it is built.
  * - A segment is removed only after a checkpoint past it is durable.
  */
 import { type LostRange, MAX_DATA_BYTES, type SourcePair, STDERR, STDOUT } from '../wire/chunk.ts'
@@ -49,9 +52,13 @@ export class Shipment {
   acked: ShippingCheckpoint
   /** What is not acknowledged yet was journalled after this moment, ms of the monotonic clock. */
   behindSince = performance.now()
+  /** Given up, and on its way in a batch all the same. */
+  #undecided: LostRange[] = []
   #ackedAt = Number.NEGATIVE_INFINITY
   #savedAt = Number.NEGATIVE_INFINITY
   #savedOffset: number
+  /** Lines that were read, of both sources together: they are counted once, however often a batch is built anew. */
+  #numbered: number
   #slots: Slots
   #events: ShipperEvents
 
@@ -75,6 +82,7 @@ export class Shipment {
     this.partition = checkpoint.partition
     this.acked = checkpoint
     this.#savedOffset = checkpoint.offset
+    this.#numbered = numbersBelow(checkpoint.lines.next)
     this.cursor = this.#cursorFrom(checkpoint)
   }
 
@@ -100,31 +108,52 @@ export class Shipment {
     return written === this.seen ? 0 : written - this.cursor.offset
   }
 
-  /** Builds anew from what is acknowledged. */
+  /** Builds anew from what is acknowledged: nothing is under way any more. */
   rewind(): void {
+    this.#tell(this.#undecided)
+    this.#undecided = []
+    this.#buildFromAcked()
+  }
+
+  #buildFromAcked(): void {
     this.cursor = this.#cursorFrom(this.acked)
     this.ended = false
     this.seen = -1
   }
 
   #cursorFrom(from: ShippingCheckpoint): Cursor {
-    const { record, reader } = this
-    return new Cursor(reader, from, record.options.maxLineBytes, (offset, bytes) =>
-      this.#events.skipped(record.run, offset, bytes),
-    )
+    return new Cursor(this.reader, from, this.record.options.maxLineBytes)
   }
 
   /** @param lost what the acknowledged chunks told of lines that are given up */
   acknowledged(state: ShippingCheckpoint, builtAt: number, lost: readonly LostRange[]): void {
     this.#ackedAt = performance.now()
-    // What was given up meanwhile may reach further, and was told then.
-    if (state.offset > this.acked.offset || state.gap > this.acked.gap) {
-      this.acked = state
-      for (const range of lost) this.#events.lost(this.record, range)
-    }
+    this.#tell(lost)
+    this.#undecided = rangesFrom(this.#undecided, state.lines.next)
+    // What was given up meanwhile may reach further.
+    if (state.offset >= this.acked.offset) this.#moveTo(state)
     this.behindSince = builtAt
     this.chunkBytes = Math.min(MAX_DATA_BYTES, this.chunkBytes * 2)
     this.alone &&= this.chunkBytes < MAX_DATA_BYTES
+  }
+
+  #moveTo(state: ShippingCheckpoint): void {
+    const { offset, skipped } = this.acked
+    this.acked = state
+    if (state.skipped > skipped)
+      this.#events.skipped(this.record.run, { from: offset, to: state.offset, bytes: state.skipped - skipped })
+  }
+
+  #tell(lost: readonly LostRange[]): void {
+    for (const range of lost) this.#events.lost(this.record, range)
+  }
+
+  /** Tells of the lines that the cursor is the first to have come by. */
+  countNumbered(cursor: Cursor): void {
+    const numbered = numbersBelow(cursor.lines.next)
+    if (numbered <= this.#numbered) return
+    this.#events.numbered(numbered - this.#numbered)
+    this.#numbered = numbered
   }
 
   /** Enters lines that are given up, for the next chunk to tell: with the ones before them where they follow each other, so that the list stays short. */
@@ -164,12 +193,17 @@ export class Shipment {
       if (cursor.offset < end) return false
     }
     for (const range of given) this.lose(cursor, range)
-    const acked = cursor.state(this.partition)
-    if (!this.save(acked, true)) return false
-    this.acked = acked
-    for (const range of given) this.#events.lost(this.record, range)
+    const state = cursor.state(this.partition)
+    if (!this.save(state, true)) return false
+    // A line that Kafka refused alone is not there any more: the next one is another.
+    if (state.offset > this.acked.offset) this.refused = false
+    this.countNumbered(cursor)
+    const built = this.cursor.lines.next
+    this.#undecided.push(...rangesUpTo(given, built))
+    this.#tell(rangesFrom(given, built))
+    this.#moveTo(state)
     this.reader.dropFirst()
-    if (this.cursor.offset < acked.offset) this.rewind()
+    if (this.cursor.offset < state.offset) this.#buildFromAcked()
     return true
   }
 
@@ -202,8 +236,25 @@ export class Shipment {
   }
 }
 
+const numbersBelow = ([stdout, stderr]: Readonly<SourcePair>): number => stdout + stderr
+
 /** The numbers from `first` up to `next`, given up for `reason`. */
 export const rangesSince = (first: Readonly<SourcePair>, next: Readonly<SourcePair>, reason: string): LostRange[] =>
   ([STDOUT, STDERR] as const).flatMap((source) =>
     next[source] > first[source] ? [{ source, from: first[source], count: next[source] - first[source], reason }] : [],
   )
+
+/** What of the ranges has a number of `next` or above. */
+const rangesFrom = (ranges: readonly LostRange[], next: Readonly<SourcePair>): LostRange[] =>
+  ranges.flatMap((range) => {
+    const from = Math.max(range.from, next[range.source])
+    const count = range.from + range.count - from
+    return count > 0 ? [{ ...range, from, count }] : []
+  })
+
+/** What of them has a number below. */
+const rangesUpTo = (ranges: readonly LostRange[], next: Readonly<SourcePair>): LostRange[] =>
+  ranges.flatMap((range) => {
+    const count = Math.min(range.count, next[range.source] - range.from)
+    return count > 0 ? [{ ...range, count }] : []
+  })

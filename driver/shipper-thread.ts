@@ -135,11 +135,12 @@ const shipper: Shipper = new Shipper({
   events: {
     done: (slot) => report({ type: 'done', slot }),
     removed: (record) => report({ type: 'removed', record }),
+    numbered: (lines) => metrics.numbered(lines),
     acknowledged: (sent) => metrics.acknowledged(sent),
-    skipped(run, offset, bytes) {
-      metrics.skipped(bytes)
+    skipped(run, where) {
+      metrics.skipped(where.bytes)
       log.error(
-        { run, offset, bytes },
+        { run, ...where },
         'bytes in the journal are no frames of dockerd and were passed over; lines in them are lost',
       )
     },

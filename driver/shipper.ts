@@ -61,10 +61,12 @@ export type ShipperEvents = {
   done(slot: number): void
   /** A run's folder is gone. */
   removed(record: RunRecord): void
+  /** So many lines were read for the first time, those included that are given up. */
+  numbered(lines: number): void
   /** A send was acknowledged. */
   acknowledged(sent: Acknowledged): void
-  /** Bytes of the journal were no frame and were passed over. */
-  skipped(run: string, offset: number, bytes: number): void
+  /** So many bytes of the journal between these offsets were no frame and were passed over. */
+  skipped(run: string, where: { from: number; to: number; bytes: number }): void
   /** Kafka refused a batch of so many runs. Nothing is lost by that: it goes again in another form. */
   refused(reason: RefusedError['reason'], message: string, runs: number): void
   /** The disk did not take a checkpoint, or did not sync; it is tried again. */
@@ -301,8 +303,9 @@ export class Shipper {
     run.seen = done ? written : -1
     if (done && ended) this.#finish(run, batch, partition)
     else if (this.#chunk.lines > 0) this.#seal(run, batch, partition, false)
-    if (cursor.offset > before || run.ended)
-      batch.states.set(run, { state: cursor.state(run.partition), ended: run.ended })
+    run.countNumbered(cursor)
+    // Also where the cursor has not come any further: a gap may be passed, or a line sent that was pending.
+    batch.states.set(run, { state: cursor.state(run.partition), ended: run.ended })
   }
 
   #finish(run: Shipment, batch: Batch, partition: number): void {

@@ -3,6 +3,7 @@
  *
  * Invariant: nothing here serves anything. A web server costs the thread that imports it some megabytes.
  */
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Acknowledged, JournalState } from './shipper.ts'
 
@@ -15,11 +16,19 @@ export const MAX_CONTAINERS = 1_000
 /** Seconds from a line's own time to the acknowledgement of the send that carried it. */
 const LATENCY_BUCKETS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600]
 
+/** Resolution of an event loop's delay, ms: a finer one wakes an idle driver more often than all else. */
+export const LOOP_DELAY_MS = 100
+
 /** What the thread for shipping counts. */
 export class ShippingMetrics {
   health: Health = { kafka: 'not asked yet', since: Date.now() }
   #registry = new Registry()
   #metric = { registers: [this.#registry] }
+  #numbered = new Counter({
+    name: 'tallyman_driver_lines_in_total',
+    help: 'Lines that were read from the journals and numbered. What waits for Kafka there is not read yet.',
+    ...this.#metric,
+  })
   #lines = new Counter({
     name: 'tallyman_driver_lines_shipped_total',
     help: 'Lines that Kafka has acknowledged.',
@@ -85,6 +94,20 @@ export class ShippingMetrics {
       (s) => s.oldestUnshipped,
     )
     gauge('runs_shipping', 'Runs that are open or not shipped to their end.', ({ runs }) => runs)
+    const loopDelay = monitorEventLoopDelay({ resolution: LOOP_DELAY_MS })
+    loopDelay.enable()
+    new Gauge({
+      name: 'tallyman_driver_shipping_loop_delay_seconds',
+      help: "How late the event loop of the thread for shipping was since the last scrape, by quantile. The main thread's is nodejs_eventloop_lag.",
+      labelNames: ['quantile'],
+      collect() {
+        // What is measured are whole periods.
+        for (const quantile of [0.5, 0.99, 1])
+          this.set({ quantile }, Math.max(0, loopDelay.percentile(quantile * 100) / 1e9 - LOOP_DELAY_MS / 1e3))
+        loopDelay.reset()
+      },
+      ...this.#metric,
+    })
     for (const reason of ['journal-full', 'too-large', 'disk']) this.#lost.inc({ reason }, 0)
   }
 
@@ -100,6 +123,10 @@ export class ShippingMetrics {
   failed(): void {
     this.#failures.inc()
     if (this.health.kafka !== 'away') this.health = { kafka: 'away', since: Date.now() }
+  }
+
+  numbered(lines: number): void {
+    this.#numbered.inc(lines)
   }
 
   lost(container: string, reason: string, lines: number): void {

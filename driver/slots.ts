@@ -1,15 +1,18 @@
 /**
- * What intake and shipping tell each other without a message: a row a run in shared memory, and a doorbell.
+ * What intake and shipping tell each other without a message: a row a run in shared memory, and a doorbell; and what intake counts.
  *
  * Invariants
- * - Each cell has one writer. `written` and ENDED are intake's, `held` is shipping's; main claims a row before anyone else
- *   knows it and frees it after shipping said that the run is over.
+ * - Each cell has one writer. `written`, ENDED and `taken` are intake's, `held` is shipping's; main claims a row before anyone else
+ *   knows it and frees it after shipping said that the run is over. The longest turn is intake's until main takes it.
  * - `written` is stored before the doorbell is rung, and the doorbell is atomic: whoever saw it ring sees the bytes.
  * - `written` counts bytes that are in the journal. ENDED is set after the last of them.
  */
 
 /** 65,536 runs at once, at 13 bytes each: an outage in which thousands of short containers come and go fits. */
 const ROWS = 65_536
+
+/** Before the rows: the doorbell, the longest turn, and `taken`. */
+const HEAD_BYTES = 16
 
 const FREE = 0
 const OPEN = 1
@@ -19,17 +22,21 @@ export class Slots {
   /** To be handed to the other threads, which make a Slots of their own of it. */
   readonly memory: SharedArrayBuffer
   #doorbell: Int32Array
+  #longestTurn: Int32Array
+  #taken: Float64Array
   #state: Int32Array
   #written: Float64Array
   #held: Uint8Array
   #lowestFree = 0
 
-  constructor(memory = new SharedArrayBuffer(8 + ROWS * 13)) {
+  constructor(memory = new SharedArrayBuffer(HEAD_BYTES + ROWS * 13)) {
     this.memory = memory
     this.#doorbell = new Int32Array(memory, 0, 1)
-    this.#written = new Float64Array(memory, 8, ROWS)
-    this.#state = new Int32Array(memory, 8 + ROWS * 8, ROWS)
-    this.#held = new Uint8Array(memory, 8 + ROWS * 12, ROWS)
+    this.#longestTurn = new Int32Array(memory, 4, 1)
+    this.#taken = new Float64Array(memory, 8, 1)
+    this.#written = new Float64Array(memory, HEAD_BYTES, ROWS)
+    this.#state = new Int32Array(memory, HEAD_BYTES + ROWS * 8, ROWS)
+    this.#held = new Uint8Array(memory, HEAD_BYTES + ROWS * 12, ROWS)
   }
 
   /** Takes a row for a run whose journal holds `written` bytes. @returns its index, or undefined when all are taken */
@@ -53,6 +60,25 @@ export class Slots {
 
   addWritten(slot: number, bytes: number): void {
     this.#written[slot] = this.#written[slot]! + bytes
+  }
+
+  /** Bytes that were taken out of FIFOs, of all runs together. */
+  get taken(): number {
+    return this.#taken[0]!
+  }
+
+  addTaken(bytes: number): void {
+    this.#taken[0] = this.#taken[0]! + bytes
+  }
+
+  /** A turn of intake's took so long, µs: nobody's FIFO was looked at meanwhile but those whose turn it was. */
+  turned(us: number): void {
+    if (us > Atomics.load(this.#longestTurn, 0)) Atomics.store(this.#longestTurn, 0, Math.min(us, 2 ** 31 - 1))
+  }
+
+  /** The longest turn since this was asked last, µs. */
+  takeLongestTurn(): number {
+    return Atomics.exchange(this.#longestTurn, 0, 0)
   }
 
   ended(slot: number): boolean {

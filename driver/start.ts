@@ -46,7 +46,14 @@ export async function start({ journal, fifos, server }: StartOptions): Promise<v
   await driver.recover(fifos)
   const api = pluginApi(driver, log, server)
   await api.ready()
-  const metrics = settings.METRICS_ADDR && metricsApi({ runs: () => driver.runs, shipping: () => driver.shipping() })
+  const metrics =
+    settings.METRICS_ADDR &&
+    metricsApi({
+      runs: () => driver.runs,
+      bytesIn: () => driver.bytesIn,
+      longestTurn: () => driver.takeLongestTurn(),
+      shipping: () => driver.shipping(),
+    })
   metrics?.listen(settings.METRICS_ADDR!).catch((error: Error) => {
     log.warn(
       { code: 'METRICS_REFUSED', address: settings.METRICS_ADDR, error: error.message },

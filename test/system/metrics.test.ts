@@ -27,12 +27,17 @@ it('lines, bytes, latency and open runs are those of the containers', async () =
   })
   const after = await house.samples()
   const of = (name: string) => after[name]! - (before[name] ?? 0)
+  expect(of('tallyman_driver_lines_in_total')).toBe(1_243)
+  expect(of('tallyman_driver_bytes_in_total')).toBeGreaterThan(1_243 * 105)
   expect(of('tallyman_driver_bytes_shipped_total')).toBeGreaterThan(1_243 * 105)
   expect(of('tallyman_driver_sends_total')).toBeGreaterThan(0)
   expect(of('tallyman_driver_ack_latency_seconds_count')).toBeGreaterThan(0)
   expect(of('tallyman_driver_ack_latency_seconds_bucket{le="10"}')).toBe(
     of('tallyman_driver_ack_latency_seconds_count'),
   )
+  for (const delay of ['shipping_loop_delay_seconds{quantile="1"}', 'intake_turn_max_seconds'])
+    expect(before[`tallyman_driver_${delay}`]! + after[`tallyman_driver_${delay}`]!).toBeGreaterThan(0)
+  expect(after['nodejs_eventloop_lag_max_seconds']).toBeGreaterThan(0)
   expect(after['tallyman_driver_runs_open']).toBe(1)
   expect(after['tallyman_driver_journal_bytes']).toBeGreaterThan(1_243 * 105)
   expect(after['tallyman_driver_lines_lost_total{reason="journal-full"}']).toBe(0)

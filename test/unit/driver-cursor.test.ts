@@ -22,12 +22,9 @@ function taken(bytes: Buffer, { segments = [], steps = [] }: Cuts = {}): { lines
     appendFileSync(segmentPath(folder.path, base), bytes.subarray(base, end))
     base = end
   }
-  let skipped = 0
   const chunk = new ChunkBuilder()
   const reader = new JournalReader(folder.path)
-  const cursor = new Cursor(reader, startOfRun(), 64 * 1024, (_, count) => {
-    skipped += count
-  })
+  const cursor = new Cursor(reader, startOfRun(), 64 * 1024)
   const lines: string[] = []
   const seal = () => {
     const { len, data, src } = chunk.seal()
@@ -50,7 +47,7 @@ function taken(bytes: Buffer, { segments = [], steps = [] }: Cuts = {}): { lines
   seal()
   expect(cursor.offset).toBe(bytes.length)
   reader.close()
-  return { lines, skipped }
+  return { lines, skipped: cursor.state(undefined).skipped }
 }
 
 const line = (text: string, source: 'stdout' | 'stderr' = 'stdout') =>

@@ -77,7 +77,7 @@ describe('a gap in the journal', () => {
       appendFileSync(segmentPath(folder.path, before.length), after)
       writeGap(folder.path, { offset: before.length, lines: [4, 2] })
       const chunk = new ChunkBuilder()
-      const cursor = new Cursor(new JournalReader(folder.path), startOfRun(), 1024, () => {})
+      const cursor = new Cursor(new JournalReader(folder.path), startOfRun(), 1024)
       const taken = () => {
         const { lines, first, data } = chunk.seal()
         return { lines, first, text: Buffer.from(data).toString() }
@@ -107,7 +107,7 @@ describe('a gap in the journal', () => {
     appendFileSync(segmentPath(folder.path, one.length), '')
     const reader = new JournalReader(folder.path)
     const chunk = new ChunkBuilder()
-    const cursor = new Cursor(reader, startOfRun(), 1024, () => {})
+    const cursor = new Cursor(reader, startOfRun(), 1024)
     chunk.begin(cursor.lines.next, 1_000_000)
     expect(cursor.advance(chunk, one.length, false, () => true)).toBe(true)
     expect(reader.bases()).toEqual([0, one.length])
@@ -124,7 +124,7 @@ describe('a gap in the journal', () => {
     appendFileSync(segmentPath(folder.path, 0), one)
     writeGap(folder.path, { offset: one.length, lines: [3, 0] })
     const chunk = new ChunkBuilder()
-    const cursor = new Cursor(new JournalReader(folder.path), startOfRun(), 1024, () => {})
+    const cursor = new Cursor(new JournalReader(folder.path), startOfRun(), 1024)
     chunk.begin(cursor.lines.next, 1_000_000)
     expect(cursor.advance(chunk, one.length, true, () => true)).toBe(false)
     cursor.passGap(() => {})
