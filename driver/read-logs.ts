@@ -325,7 +325,7 @@ export class LogReader {
   /** Waits until the doorbell rings, unless it has since `rings`. */
   async #grown(rings: number, signal: AbortSignal): Promise<void> {
     if (this.#slots.rings !== rings || signal.aborted) return
-    this.#growth ??= this.#slots.rung(rings, Number.POSITIVE_INFINITY).finally(() => {
+    this.#growth ??= this.#slots.rung(rings).finally(() => {
       this.#growth = undefined
     })
     const { promise, resolve } = Promise.withResolvers<void>()

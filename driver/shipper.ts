@@ -37,7 +37,7 @@ import type { Slots } from './slots.ts'
 const APART_MS_PER_RECORD = 0.25
 const MAX_APART_MS = 100
 const WAITING_BYTES = 256 * 1024
-/** A wait ends at least this often, to write checkpoints that are due. */
+/** The doorbell rings this often at least, so that checkpoints that are due are written. A timeout for each wait would be a timer a send. */
 const IDLE_MS = 1000
 
 const NONE: ReadonlySet<number> = new Set()
@@ -154,10 +154,12 @@ export class Shipper {
   async loop(): Promise<void> {
     const { syncInterval, events } = this.#options
     this.#room.start()
+    const idle = setInterval(() => this.#options.slots.ring(), IDLE_MS)
     if (syncInterval > 0) this.#sync.start(syncInterval, this.#shipments, (error) => events.diskRefused(error))
     try {
       await this.#ship()
     } finally {
+      clearInterval(idle)
       this.#room.stop()
       this.#sync.stop()
     }
@@ -174,7 +176,7 @@ export class Shipper {
         const { lane, bytes } = this.#next()
         if (!lane) {
           this.#saveCheckpoints(false)
-          await slots.rung(seen, IDLE_MS)
+          await slots.rung(seen)
           continue
         }
         const wait = sentAt + apart - performance.now()

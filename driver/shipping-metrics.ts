@@ -14,7 +14,9 @@ export type Health = { kafka: 'reached' | 'away' | 'not asked yet'; since: numbe
 export const MAX_CONTAINERS = 1_000
 
 /** Seconds from a line's own time to the acknowledgement of the send that carried it. */
-const LATENCY_BUCKETS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600]
+const LATENCY_BUCKETS = [
+  0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600,
+]
 
 /** Resolution of an event loop's delay, ms: a finer one wakes an idle driver more often than all else. */
 export const LOOP_DELAY_MS = 100

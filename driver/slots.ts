@@ -108,8 +108,8 @@ export class Slots {
     return Atomics.load(this.#doorbell, 0)
   }
 
-  /** Resolves once the doorbell has rung more than `seen` times, or after `timeout` ms. */
-  async rung(seen: number, timeout: number): Promise<void> {
-    await Atomics.waitAsync(this.#doorbell, 0, seen, timeout).value
+  /** Resolves once the doorbell has rung more than `seen` times. */
+  async rung(seen: number): Promise<void> {
+    await Atomics.waitAsync(this.#doorbell, 0, seen).value
   }
 }

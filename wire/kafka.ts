@@ -6,8 +6,14 @@
  * - kafkajs logs into ours. Its own errors are retries to us: only the caller knows whether a line was lost, so
  *   nothing of kafkajs is passed on above `warn`.
  */
-import { promisify } from 'node:util'
-import { constants, unzipSync, zstdCompress, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import {
+  constants,
+  createZstdCompress,
+  unzipSync,
+  type ZstdOptions,
+  zstdCompressSync,
+  zstdDecompressSync,
+} from 'node:zlib'
 import kafkajs, { type Kafka as KafkaClient, type KafkaConfig } from 'kafkajs'
 import type { Logger } from 'pino'
 import { clusterOf } from './cluster.ts'
@@ -43,7 +49,19 @@ const inflatedPieceBytes = (compressed: number): number => Math.min(Math.max(16 
 /** Up to here compressing is done at once: some 30 µs, a third of what handing it to another thread takes. */
 const SMALL_BYTES = 32 * 1024
 
-const compress = promisify(zstdCompress)
+/**
+ * As zlib's own function does, which leaves the buffer that the output came in to the collector: with it, a full collection came
+ * every few dozen sends, and took a tenth of the driver's time.
+ */
+async function compress(buffer: Buffer, options: ZstdOptions): Promise<Buffer> {
+  const stream = createZstdCompress(options)
+  stream.end(buffer)
+  const pieces: Buffer<ArrayBuffer>[] = await stream.toArray()
+  const compressed = Buffer.concat(pieces)
+  // They are parts of one buffer, or of a few.
+  for (const { buffer } of pieces) if (!buffer.detached) buffer.transfer(0)
+  return compressed
+}
 
 // Inflated in this thread: the work is the same elsewhere, and handing it over comes on top.
 const inflateZstd = (compressed: Buffer): Buffer =>

@@ -66,6 +66,18 @@ describe('kafkajs, patched', () => {
     expect(decoded.records.map(({ value }: { value: Buffer }) => value)).toEqual(values)
   })
 
+  it('sending leaves no large buffers to the collector', async () => {
+    const value = Buffer.alloc(500_000, 'a line ')
+    const batches: { buffer: Buffer }[] = []
+    const before = process.memoryUsage().arrayBuffers
+    for (let i = 0; i < 40; i++) {
+      const records = [Record({ key: Buffer.from('k'), value })]
+      batches.push(await RecordBatch({ compression: COMPRESSIONS.zstd, records }))
+    }
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(4 * value.length)
+    expect(batches.every(({ buffer }) => buffer.length < 10_000)).toBe(true)
+  })
+
   it('what the socket brought is given back once it is put together', () => {
     const connection = new Connection({ host: 'h', port: 1, logger: silent })
     const payloads: Buffer[] = []
