@@ -6,11 +6,14 @@ import { basename, join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { ChunkEncoder } from '../../wire/chunk.ts'
 import { chunkOf } from '../support/chunk.ts'
+import { AWAITING_GO, type Container } from '../support/container.ts'
+import { removeContainer } from '../support/engine.ts'
 import { FED_NAME, feedRun, JOURNAL, startRequest } from '../support/fed-run.ts'
+import { HostDriver } from '../support/host-driver.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { frame } from '../support/log-entry.ts'
 import { compareModule, dayFiles } from '../support/oracle.ts'
-import { printed } from '../support/printed.ts'
+import { numberedLines, printed } from '../support/printed.ts'
 import { until } from '../support/until.ts'
 
 const GARBAGE = { service: 'garbage', module: 'fifo' }
@@ -116,6 +119,35 @@ it('hosts whose clocks are two hours ahead and nine days behind: each line lands
     // What is older than what is kept stands with the day of its arrival, which midnight may end meanwhile.
     const days = module === 'ahead' ? [time] : [new Date(now), new Date()]
     expect(days.map((day) => `${day.toISOString().slice(0, 10)}.log`)).toContain(basename(file!))
+  }
+})
+
+it('a driver whose clock is two hours ahead, then nine days behind, then right: containers start, run and stop, each line lands', async () => {
+  const settings = { KAFKA_BROKERS: house.kafka.brokers.join(), KAFKA_TOPIC: house.topic, METRICS_ADDR: 'off' }
+  const [ahead, behind] = [2 * 3_600_000, -9 * 24 * 3_600_000]
+  const driver = await HostDriver.start(`${house.id}-clock`, join(house.folder, 'clock'), settings, ahead)
+  try {
+    const logDriver = driver.name
+    const print = () => printed(numberedLines(1_000, 105))
+    const throughout = await house.run({ print: print(), logDriver, command: AWAITING_GO })
+    const others: Container[] = []
+    for (const offset of [ahead, behind, 0]) {
+      driver.setClock(offset)
+      const command = ['sh', '-c', 'cat /in/stdout; exec sleep 600']
+      const container = await house.run({ print: print(), logDriver, command })
+      await house.landed(container)
+      expect(await container.stop(0)).toBeLessThan(4)
+      others.push(container)
+    }
+    throughout.go()
+    expect(await throughout.ended()).toBe(0)
+    await house.landed(throughout, ...others)
+    const times = driver.log.match(/(?<="time":)\d+/g)!.map(Number)
+    expect(Math.max(...times) - Date.now()).toBeGreaterThan(ahead / 2)
+    expect(driver.log).not.toMatch(/"level":[4-6]0/)
+    for (const container of [throughout, ...others]) await removeContainer(container.id)
+  } finally {
+    await driver[Symbol.asyncDispose]()
   }
 })
 

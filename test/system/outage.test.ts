@@ -9,6 +9,7 @@ import { delay, MOST_DELAY } from '../support/delays.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { compareModule, difference, expectedSize, sizeOf } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
+import { inSoak } from '../support/soak.ts'
 import { until } from '../support/until.ts'
 
 /** From the moment that a broker goes, from a container to its file. Kafka takes 9 s to notice one that hangs, longer on a machine that is busy. */
@@ -202,6 +203,16 @@ it('all brokers take connections and never answer: Docker does not notice, and a
     for (const pid of pids) process.kill(pid, 'SIGCONT')
   }
   await house.landed()
+})
+
+it('all brokers are away while a container prints on, and come back: all lines land', async () => {
+  // Two sources: as long as it prints at 5,000 lines/s, Kafka is away.
+  const lines = numberedLines(inSoak(15_000, 750_000), 105)
+  await house.kafka.stop()
+  const writer = await house.run({ print: printed(lines, lines), command: paced(5_000) })
+  expect(await writer.ended()).toBe(0)
+  await house.kafka.start()
+  await house.landed(writer)
 })
 
 it('partitions are added to the topic: what is started then lands, on whichever of them', async () => {

@@ -4,7 +4,7 @@ import { startOfRun, writeCheckpoint } from '../../driver/checkpoint.ts'
 import { Frame, readFrame } from '../../driver/frames.ts'
 import { History } from '../../driver/history.ts'
 import { runFolder, segmentPath, writeGap } from '../../driver/journal.ts'
-import { LogReader, moment, type ReadConfig } from '../../driver/read-logs.ts'
+import { LOG_READER_LIMITS, LogReader, moment, type ReadConfig } from '../../driver/read-logs.ts'
 import { createRun } from '../../driver/run.ts'
 import { Slots } from '../../driver/slots.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -163,6 +163,21 @@ describe('reading logs', () => {
     await third.next()
     await fourth.next()
     expect((await waiting[1]!).done).toBe(true)
+  })
+
+  it('closes the one that was idle longest of as many as may follow, and no other, and all of those get what comes', async () => {
+    using journal = temporaryFolder()
+    const { followers } = LOG_READER_LIMITS
+    const { segment, read } = house(journal.path, followers)
+    segment(line('one'))
+    const all = Array.from({ length: followers + 1 }, () => read({ follow: true }))
+    for (const follower of all.slice(0, -1)) await follower.next()
+    const waiting = all.slice(0, -1).map((follower) => follower.next())
+    await all.at(-1)!.next()
+    expect((await waiting[0]!).done).toBe(true)
+    waiting.push(all.at(-1)!.next())
+    segment(line('two'))
+    for (const next of waiting.slice(1)) expect(linesOf((await next).value as Buffer)).toEqual(['two\n'])
   })
 
   it('waits for what is in the pipe of a container that has just ended, but not for ever', async () => {
