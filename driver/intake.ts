@@ -57,7 +57,7 @@ export const INTAKE_LIMITS: IntakeLimits = {
 const PACE_MS = 2
 /** Where none is, the pipes have room: this long at least, longer for each run that had something to say the last time. */
 const QUIET_PACE_MS = 5
-const QUIET_PACE_MS_PER_RUN = 1.4
+const QUIET_PACE_MS_PER_RUN = 1.3
 const MAX_QUIET_PACE_MS = 40
 /** Whether a run is still held is looked at this often. */
 const HELD_MS = 20

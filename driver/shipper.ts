@@ -34,7 +34,7 @@ import type { Slots } from './slots.ts'
  * lines costs as much as one of hundreds, so the more runs there are the more lines each of their chunks should hold. Most of
  * that is intake's pace: what is here already goes soon.
  */
-const APART_MS_PER_RECORD = 0.25
+const APART_MS_PER_RECORD = 0.15
 const MAX_APART_MS = 100
 const WAITING_BYTES = 256 * 1024
 /** The doorbell rings this often at least, so that checkpoints that are due are written. A timeout for each wait would be a timer a send. */
