@@ -18,11 +18,13 @@ const health = async (): Promise<{ status: number; kafka: string; since: string 
 
 it('lines, bytes, latency and open runs are those of the containers', async () => {
   const before = await house.samples()
+  let longestTurn = 0
   const done = await house.run({ print: printed(numberedLines(1_000, 105), numberedLines(234, 105)) })
   const open = await house.run({ print: printed(numberedLines(10, 105)), command: AWAITING_GO })
   await house.landed(done)
   await until('nine lines of the open one are acknowledged', async () => {
     const after = await house.samples()
+    longestTurn = Math.max(longestTurn, after['tallyman_driver_intake_turn_max_seconds']!)
     return after['tallyman_driver_lines_shipped_total']! - before['tallyman_driver_lines_shipped_total']! === 1_243
   })
   const after = await house.samples()
@@ -35,9 +37,10 @@ it('lines, bytes, latency and open runs are those of the containers', async () =
   expect(of('tallyman_driver_ack_latency_seconds_bucket{le="10"}')).toBe(
     of('tallyman_driver_ack_latency_seconds_count'),
   )
-  for (const delay of ['shipping_loop_delay_seconds{quantile="1"}', 'intake_turn_max_seconds'])
-    expect(before[`tallyman_driver_${delay}`]! + after[`tallyman_driver_${delay}`]!).toBeGreaterThan(0)
-  expect(after['nodejs_eventloop_lag_max_seconds']).toBeGreaterThan(0)
+  expect(longestTurn).toBeGreaterThan(0)
+  expect(longestTurn).toBeLessThan(10)
+  expect(before['tallyman_driver_shipping_loop_delay_seconds{quantile="1"}']).toBeGreaterThan(0)
+  expect(before['nodejs_eventloop_lag_max_seconds']).toBeGreaterThan(0)
   expect(after['tallyman_driver_runs_open']).toBe(1)
   expect(after['tallyman_driver_journal_bytes']).toBeGreaterThan(1_243 * 105)
   expect(after['tallyman_driver_lines_lost_total{reason="journal-full"}']).toBe(0)
