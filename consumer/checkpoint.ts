@@ -13,12 +13,13 @@
  * - A file that is not ours, or newer than us, is refused: starting from nothing would write every line a second time.
  * - Once the deltas outgrow the snapshot a new file takes its place, whole or not at all.
  */
-import { closeSync, fdatasyncSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import { decode, encode } from '@msgpack/msgpack'
 import { z } from 'zod'
 import { replaceFile } from '../wire/durable.ts'
 import { ConsumerError } from './errors.ts'
+import { syncData } from './kernel.ts'
 import {
   type Counters,
   enterCounters,
@@ -361,7 +362,7 @@ export class Checkpoint {
     const bytes = entry(delta, this.#named)
     // A disk that is nearly full takes a part and says so by the count alone.
     for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at, bytes.length - at, this.#length + at)
-    fdatasyncSync(this.#fd)
+    syncData(this.#fd)
     this.#length += bytes.length
     apply(this.state, delta)
     for (const tell of this.#watchers) tell(delta)

@@ -21,13 +21,14 @@
  *   checksum. Of blocks without `n` it costs more, up to the next that begins the numbers anew.
  * - A log is replaced as a whole (reindex.ts): places in it are places in that one log.
  */
-import { closeSync, constants, fdatasyncSync, fstatSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { decode, encode } from '@msgpack/msgpack'
 import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
 import { syncFolder } from '../wire/durable.ts'
+import { syncData } from './kernel.ts'
 import type { LineFormat } from './layout.ts'
 
 /** Numbers of a source's lines in a row: the first and the last, 0 where it has none. */
@@ -255,7 +256,7 @@ export class IndexLog {
       this.#epochs.set(day, epoch)
       const bytes = pack(rows, epoch)
       writeAll(fd, bytes, length)
-      fdatasyncSync(fd)
+      syncData(fd)
       if (length === 0) syncFolder(this.#folder)
       return length + bytes.length
     } finally {
@@ -295,7 +296,7 @@ export class NewIndex implements Disposable {
 
   /** Makes it durable. */
   sync(): void {
-    fdatasyncSync(this.#fd)
+    syncData(this.#fd)
   }
 
   [Symbol.dispose](): void {

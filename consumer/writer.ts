@@ -18,7 +18,7 @@ import type { Logger } from 'pino'
 import { syncFolder } from '../wire/durable.ts'
 import { type FileState, newFile } from './checkpoint.ts'
 import { ConsumerError } from './errors.ts'
-import { syncFileSystem } from './kernel.ts'
+import { forgetPages, syncFileSystem } from './kernel.ts'
 import { pathComponent, readFileName } from './names.ts'
 
 /** What waits to be written is copied here. */
@@ -195,16 +195,21 @@ export class Writer {
   }
 
   /**
-   * Makes everything durable that was flushed.
+   * Makes everything durable that was flushed. Where that fails it is not to be called again: what was flushed is gone.
    * @returns the files that have changed since the last call
    */
   sync(): [string, FileState][] {
     const written = Array.from(this.#open.entries()).filter(([, file]) => file.dirty)
     const dirty = [...this.#leaving, ...written.map(([, file]) => file)]
     const many = this.#closedDirty || dirty.length + this.#newFolders.size > SYNC_ONE_BY_ONE
-    if (many) syncFileSystem(this.#root)
-    for (const file of dirty) if (!many || file.apart) fdatasyncSync(file.fd)
-    if (!many) for (const folder of this.#newFolders) syncFolder(folder)
+    try {
+      if (many) syncFileSystem(this.#root)
+      for (const file of dirty) if (!many || file.apart) fdatasyncSync(file.fd)
+      if (!many) for (const folder of this.#newFolders) syncFolder(folder)
+    } catch (error) {
+      for (const file of dirty) forgetPages(file.fd)
+      throw error
+    }
     for (const file of dirty) file.dirty = false
     for (const [path] of written) if (!this.#intact(path)) this.#leave(path)
     for (const file of this.#leaving.splice(0)) closeSync(file.fd)
