@@ -170,6 +170,10 @@ describe.each(FORMATS)('the index of %s', (format) => {
           'append',
           'rename',
         ])
+      if (steps.taken.includes('append')) {
+        // It is the new one, whatever became of the file: nothing of Kafka is needed any more.
+        expect((await mend(root, { format }))[0]).toMatchObject({ damaged: 0, blank: 0, changed: false })
+      }
       const [day] = await mend(root, { topic, format })
       expect(day!.fromKafka).toBe(day!.blank)
       expect(meaningOf(root, DAY, lengthOf(root, format)), `killed after ${steps.taken}`).toEqual(before)
@@ -329,6 +333,27 @@ describe('while the daemon runs', () => {
     await mend(reading.root, { life: reading.life, topic: landed })
     expect(linesOf(await reading.events('lines'))).toHaveLength(8)
   })
+})
+
+it('raw lines that repeat themselves are believed of Kafka only where all behind them are', async () => {
+  const said = (run: number, count: number): Said => ({
+    ...{ partition: 0, module: 'a', run, first: 1, count },
+    printed: Array.from({ length: count }, (_, i) => ({
+      source: 'stdout' as const,
+      ms: NOON + 100 * run + i,
+      text: 'x',
+    })),
+  })
+  const topic = topicOf([said(1, 3), said(2, 2), said(3, 1)])
+  using folder = temporaryFolder()
+  const root = folder.path
+  const before = meaningOf(root, DAY, await landEach(root, topic, 'raw'))
+  rmSync(indexOf(root))
+  // Where the two lines of the second run stand is not to be told from where the first one's do.
+  const [day] = await mend(root, { topic: topic.slice(1), format: 'raw' })
+  expect(day).toMatchObject({ blank: 12, fromKafka: 0, guessed: 12 })
+  await mend(root, { topic, format: 'raw' })
+  expect(meaningOf(root, DAY, lengthOf(root, 'raw'))).toEqual(before)
 })
 
 it('a file that is gone, and one that was cut, are told and keep nothing from being mended', async () => {
