@@ -8,6 +8,7 @@
  *   inside the network of a consumer that asks for no token. Browsers say who sends a request; where tokens are off, the name that
  *   was asked for has to be a loopback one as well, or a name that somebody points at 127.0.0.1 would make a page of theirs one of ours.
  * - What is counted is given back when the connection closes, however it does.
+ * - Nobody holds by not reading what others wait for: of a `scarce` answer some has to be taken every `idleMs`.
  * - No token stands in the log.
  */
 import cookie from '@fastify/cookie'
@@ -28,6 +29,8 @@ declare module 'fastify' {
     open?: boolean
     /** Goes on for long: a caller may have so many at once. */
     stream?: boolean
+    /** Takes up while it goes on what others wait for: a caller who takes nothing of the answer for long is cut off. */
+    scarce?: boolean
     /** What a reader does here, for the log. */
     audit?: string
   }
@@ -35,6 +38,8 @@ declare module 'fastify' {
     access: Access
     /** How many lines were sent, for the log. */
     linesSent?: number
+    /** The caller took nothing for so long that the answer was ended. */
+    stalled?: boolean
   }
 }
 
@@ -47,6 +52,8 @@ export type GuardSources = {
   requests: number
   /** Streams at once of one caller. */
   streams: number
+  /** For how long a caller may take nothing of an answer that others wait for, ms; 0: for ever. */
+  idleMs: number
 }
 
 export const SESSION_COOKIE = 'tallyman-session'
@@ -56,7 +63,7 @@ const MINUTE_MS = 60_000
 /** Everything that is registered after it is guarded. */
 export async function guard(
   api: FastifyInstance,
-  { log, tokens, sessions, requests, streams }: GuardSources,
+  { log, tokens, sessions, requests, streams, idleMs }: GuardSources,
 ): Promise<void> {
   await api.register(cookie)
   await api.register(rateLimit, { global: false })
@@ -85,6 +92,7 @@ export async function guard(
   // Never read before the hook has set it.
   api.decorateRequest('access', null as unknown as Access)
   api.decorateRequest('linesSent', undefined)
+  api.decorateRequest('stalled', undefined)
   api.addHook('onRequest', async (request, reply) => {
     const { config } = request.routeOptions
     if (!request.url.startsWith('/')) {
@@ -121,6 +129,13 @@ export async function guard(
       open.set(request, { reply, caller, bearer })
       reply.raw.once('close', () => open.delete(request))
     }
+    // A peer reads as its own callers do, and holds them to the same; between two of them its answer may rest for longer.
+    if (config.scarce && !isPeer && idleMs > 0) {
+      reply.raw.setTimeout(idleMs, () => {
+        request.stalled = true
+        reply.raw.destroy()
+      })
+    }
   })
   api.addHook('preHandler', async (request, reply) => {
     const what = request.routeOptions.config.audit
@@ -130,9 +145,9 @@ export async function guard(
     const before = socket.bytesWritten ?? 0
     reply.raw.once('close', () => {
       const { statusCode: status, writableFinished: whole } = reply.raw
-      const { linesSent: lines, query, params } = request
+      const { linesSent: lines, stalled, query, params } = request
       const sent = { lines, bytes: (socket.bytesWritten ?? 0) - before, ms: Math.round(performance.now() - began) }
-      audit(log, request, { audit: what, query, params, status, whole, ...sent })
+      audit(log, request, { audit: what, query, params, status, whole, ...(stalled && { stalled }), ...sent })
     })
   })
 }

@@ -68,6 +68,8 @@ export type HttpSources = {
   requests?: number
   /** Streams at once of one caller. */
   streams?: number
+  /** For how long a caller may take nothing of an answer that others wait for, ms; 0: for ever. */
+  idleMs?: number
   /** Folder of the built page. */
   pageFolder?: string
   /** How often it is looked whether the certificate has changed, ms. */
@@ -88,6 +90,7 @@ export async function httpApi(sources: HttpSources): Promise<FastifyInstance> {
     certificate,
     requests = 0,
     streams = 64,
+    idleMs = 0,
     pageFolder,
   } = sources
   const { head, request, checkedEvery } = sources.patience ?? {
@@ -124,7 +127,7 @@ export async function httpApi(sources: HttpSources): Promise<FastifyInstance> {
     })
   }
   const sessions = tokens && new Sessions(tokens)
-  await guard(api, { log, tokens, sessions, requests, streams })
+  await guard(api, { log, tokens, sessions, requests, streams, idleMs })
   await api.register(swagger, openapi(tokens !== undefined))
   const probe = { config: { open: true }, schema: { hide: true } }
   api.get('/healthz', probe, async () => ({ status: 'ok' }))

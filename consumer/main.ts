@@ -218,6 +218,7 @@ try {
     certificate: TLS_CERT_FILE && TLS_KEY_FILE ? { cert: TLS_CERT_FILE, key: TLS_KEY_FILE } : undefined,
     requests: settings.RATE_LIMIT,
     streams: settings.STREAMS_MAX,
+    idleMs: settings.SEARCH_IDLE,
     several: { peers, runsOf },
     trouble: () => subscriber.trouble,
     metrics: metrics.registry,

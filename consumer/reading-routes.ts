@@ -134,7 +134,7 @@ export const readingRoutes =
     api.get(
       '/search',
       {
-        ...{ config: { stream: true, audit: 'search' }, ...NO_HEAD },
+        ...{ config: { stream: true, scarce: true, audit: 'search' }, ...NO_HEAD },
         schema: {
           summary: 'History by a regular expression.',
           querystring: searchQuery,

@@ -19,6 +19,7 @@ import { readTokens } from './tokens.ts'
 const count = (least: number, most: number) => z.coerce.number().pipe(z.int().min(least).max(most))
 
 const MAX_COMPRESS_AFTER_MS = 30 * 86_400_000
+const MAX_SEARCH_IDLE_MS = 86_400_000
 
 const timeZone = z.string().refine(
   (zone) => {
@@ -112,6 +113,11 @@ export const settingsSchema = z.object({
   SEARCHES_MAX: count(1, 1_000)
     .default(4)
     .describe('Searches that run at a time; others wait for their turn. One token never has all of them.'),
+  SEARCH_IDLE: duration(MAX_SEARCH_IDLE_MS)
+    .prefault('2m')
+    .describe(
+      'A search whose reader takes nothing for so long is ended, because others may wait for its turn; 0s: it is never.',
+    ),
   TAIL_BUFFER: byteSize
     .prefault('4m')
     .describe(

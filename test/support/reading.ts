@@ -26,6 +26,8 @@ export type ReadingOptions = {
   /** What a reader may be behind. */
   readerBytes?: number
   searches?: number
+  /** For how long a client may take nothing of a search, ms; 0: for ever. */
+  idleMs?: number
   tokens?: TokenNames
   /** A root that is there already. */
   root?: string
@@ -40,7 +42,7 @@ export class Reading implements AsyncDisposable {
   #stack: AsyncDisposableStack
 
   static async create(options: ReadingOptions = {}): Promise<Reading> {
-    const { format = 'text', indexCache = 2 ** 24, readerBytes = 2 ** 20, searches = 2, tokens } = options
+    const { format = 'text', indexCache = 2 ** 24, readerBytes = 2 ** 20, searches = 2, idleMs = 0, tokens } = options
     await using stack = new AsyncDisposableStack()
     const root = options.root ?? stack.use(temporaryFolder()).path
     const hub: Hub = new Hub({
@@ -67,7 +69,7 @@ export class Reading implements AsyncDisposable {
       ...{ history, overview: { rows, manifests, ledger: ledger.state }, hub },
       ...{ root: realpathSync(root), files, searches: new Slots(searches), status },
     })
-    const api = stack.use(await Api.create(tokens, { routes: [routes] }))
+    const api = stack.use(await Api.create(tokens, { routes: [routes], idleMs }))
     return new Reading(root, life, history, hub, api, stack.move())
   }
 

@@ -208,8 +208,11 @@ describe('search', () => {
       expect(linesOf(await reading.events('search', { pattern }))).toMatchObject([{ line: '\ufffd\ufffd error' }])
   })
 
-  it('a client that leaves ends its ripgrep, and the next one in the queue is served', async () => {
-    await using reading = await Reading.create({ searches: 1 })
+  it.each([
+    ['leaves', 0],
+    ['takes nothing for long is cut off, which', 1_500],
+  ])('a client that %s ends its ripgrep, and the next one in the queue is served', async (_, idleMs) => {
+    await using reading = await Reading.create({ searches: 1, idleMs })
     const text = 'x'.repeat(10_000)
     for (let i = 0; i < 40; i++) {
       const printed = Array.from({ length: 100 }, (_, j) => ({ source: 'stdout' as const, ms: NOON + j, text }))
@@ -224,12 +227,17 @@ describe('search', () => {
     idle.write('GET /api/v1/search?pattern=x&limit=100000 HTTP/1.1\r\nHost: localhost\r\n\r\n')
     await until('it searches', () => ripgreps() > 0)
     await using second = await reading.follow('search', { pattern: '^x+$', limit: 1 })
-    await until('the other one waits', () => second.events.some(({ queued }) => queued === 1))
-    expect(second.lines).toEqual([])
-    idle.destroy()
+    if (idleMs === 0) {
+      await until('the other one waits', () => second.events.some(({ queued }) => queued === 1))
+      expect(second.lines).toEqual([])
+      idle.destroy()
+    }
     await until('the other one has its answer', () => second.events.at(-1)?.type === 'end')
     expect(second.lines).toHaveLength(1)
     await until('no ripgrep is left', () => ripgreps() === 0)
+    const told = await until('it is told', () => reading.api.log.find(({ audit }) => audit === 'search'))
+    expect([told['whole'], told['stalled']]).toEqual([false, idleMs > 0 ? true : undefined])
+    idle.destroy()
   })
 
   it('without ripgrep on the PATH: says what to install', async () => {

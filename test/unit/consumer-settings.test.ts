@@ -29,6 +29,7 @@ describe("the consumer's settings", () => {
       RATE_LIMIT: 3000,
       STREAMS_MAX: 64,
       SEARCHES_MAX: 4,
+      SEARCH_IDLE: 120_000,
       TAIL_BUFFER: 4 * 1024 * 1024,
       INDEX_CACHE: 128 * 1024 * 1024,
     })
