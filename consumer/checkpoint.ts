@@ -28,6 +28,7 @@ import {
   type LedgerState,
   NO_PARTITION,
   RUN_COUNTERS,
+  saturated,
   TOTAL_COUNTERS,
 } from './ledger.ts'
 
@@ -123,8 +124,10 @@ const HEADER_BYTES = 8
 const MIN_DELTA_BYTES = 4 * 1024 * 1024
 
 const offset = z.int().min(0)
+/** What an earlier version could write for the sum of absurd numbers is no integer, and must not keep a root from starting. */
+const sum = z.number().transform((n) => saturated(Math.trunc(n)))
 /** Below zero where lines came late that another root has counted as lost: only over all roots the sum is whole. */
-const byReason = z.record(z.string(), z.int())
+const byReason = z.record(z.string(), sum)
 const hole = z.object({ from: offset, to: offset, reason: z.string(), day: z.string() })
 const source = z.object({
   high: offset,

@@ -21,7 +21,15 @@ import { replaceFile, syncFolder } from '../wire/durable.ts'
 import { codeOf } from './disk.ts'
 import { pathComponent } from './names.ts'
 
-export type Refused = { topic: string; partition: number; message: KafkaMessage; reason: string; text: string }
+export type Refused = {
+  topic: string
+  partition: number
+  message: KafkaMessage
+  /** How many records it stands for, from its own offset on; 1 where nothing is said. */
+  records?: number
+  reason: string
+  text: string
+}
 
 const about = z.object({
   topic: z.string(),
@@ -122,7 +130,7 @@ export class DeadLetters {
    * @throws Error of the file system
    */
   keep(refused: Refused): void {
-    const { topic, partition, message, reason, text: why } = refused
+    const { topic, partition, message, records = 1, reason, text: why } = refused
     const { offset } = message
     // Of a batch that can't be inflated nothing tells when it was appended.
     const timestamp = message.timestamp || String(Date.now())
@@ -134,7 +142,7 @@ export class DeadLetters {
     const size = onDisk(value.length) + onDisk(json.length)
     const said = { topic, partition, offset, reason, why }
     if (!this.#sizes.has(name) && this.#bytes + size > this.#max) {
-      this.#drop(partition, Number(offset), value.length)
+      this.#drop(partition, Number(offset), records, value.length)
       this.#log.error(
         { code: 'DEAD_LETTER_DROPPED', ...said },
         'a record could not be decoded, and DEAD_LETTERS_MAX leaves no room to keep it; Kafka has it for as long as its retention says. Replay or remove dead letters, or give them more room',
@@ -208,16 +216,21 @@ export class DeadLetters {
     )
   }
 
-  #drop(partition: number, offset: number, bytes: number): void {
+  #drop(partition: number, offset: number, records: number, bytes: number): void {
     const known = this.#dropped.get(partition) ?? { partition, records: 0, bytes: 0, from: offset, to: -1 }
     // A second time, after a kill.
     if (offset <= known.to) return
     const dropped = new Map(this.#dropped)
-    dropped.set(partition, { ...known, records: known.records + 1, bytes: known.bytes + bytes, to: offset })
+    dropped.set(partition, {
+      ...known,
+      records: known.records + records,
+      bytes: known.bytes + bytes,
+      to: offset + records - 1,
+    })
     // Counted once it is written: a disk that refuses it is asked again.
     replaceFile(this.#droppedPath, Buffer.from(JSON.stringify([...dropped.values()])), true)
     this.#dropped = dropped
-    this.counts.dropped++
+    this.counts.dropped += records
   }
 
   #count(name: string, size: number): void {

@@ -64,6 +64,8 @@ export type Row = {
 const MAX_ROW_BYTES = 4 * 1024 * 1024
 /** A row is what is read of a file at least for a range of time: one of lines that are joined spans no more than this. */
 const MAX_ROW_MS = 10_000
+/** Rows that wait for the checkpoint: a record that alternates between days or sources has one a line. */
+const MAX_PENDING = 16 * 1024
 const HEADER_BYTES = 8
 /** So much of a log is read at once. */
 const WINDOW_BYTES = 256 * 1024
@@ -159,7 +161,10 @@ export class IndexLog {
   #lengths: Map<string, number>
   /** Rows that are not written yet, by day. */
   #rows = new Map<string, Row[]>()
+  #waiting = 0
   #last = new Map<string, Row>()
+  /** Logs that have grown since the last `sync`, and how long they are. */
+  #grown = new Map<string, number>()
   #watchers: IndexWatcher[] = []
 
   /**
@@ -177,6 +182,7 @@ export class IndexLog {
     if (last && extend(last, row, bytes)) return
     const added: Row = { ...row, bytes: bytes.length, crc: crc32(bytes) }
     this.#last.set(row.file, added)
+    this.#waiting++
     const rows = this.#rows.get(day)
     if (rows) rows.push(added)
     else this.#rows.set(day, [added])
@@ -185,6 +191,7 @@ export class IndexLog {
   /** Lets go of a day that is removed: no row of it comes any more. */
   forget(day: string): void {
     this.#lengths.delete(day)
+    this.#grown.delete(day)
     this.#epochs.delete(day)
     for (const watcher of this.#watchers) watcher.removed(day)
   }
@@ -192,6 +199,7 @@ export class IndexLog {
   /** Goes on in the log that has taken the place of a day's. @param length how long that one is */
   replaced(day: string, length: number): void {
     this.#lengths.set(day, length)
+    this.#grown.delete(day)
     this.#epochs.delete(day)
     for (const watcher of this.#watchers) watcher.replaced(day)
   }
@@ -211,16 +219,29 @@ export class IndexLog {
     return this.#rows
   }
 
+  /** Whether so many rows are pending that they should be written before more are taken up. */
+  get full(): boolean {
+    return this.#waiting >= MAX_PENDING
+  }
+
   watch(watcher: IndexWatcher): void {
     this.#watchers.push(watcher)
   }
 
   /**
    * Makes durable what was taken up.
-   * @returns the days whose logs have grown, and how long they are
+   * @returns the days whose logs have grown since the last call, and how long they are
    * @throws Error of the file system; called again, it writes the same rows to the same places
    */
   sync(): [day: string, length: number][] {
+    this.write()
+    const grown = [...this.#grown]
+    this.#grown.clear()
+    return grown
+  }
+
+  /** Makes durable what was taken up, ahead of the checkpoint. @throws as `sync` does */
+  write(): void {
     let grown: [string, number][]
     try {
       grown = Array.from(this.#rows, ([day, rows]) => [day, this.#write(day, rows)])
@@ -231,12 +252,13 @@ export class IndexLog {
     }
     const written = this.#rows
     this.#rows = new Map()
+    this.#waiting = 0
     this.#last.clear()
     for (const [day, length] of grown) {
       this.#lengths.set(day, length)
+      this.#grown.set(day, length)
       for (const watcher of this.#watchers) watcher.grown(day, written.get(day)!, length)
     }
-    return grown
   }
 
   /** @returns how long the day's log is with the rows */

@@ -11,7 +11,7 @@ import { decodeRecord } from '../wire/record.ts'
 import type { DeadLetters } from './dead-letters.ts'
 import type { Hub } from './hub.ts'
 import type { IndexLog } from './index-log.ts'
-import type { Layout } from './layout.ts'
+import { LAST_STAMP_MS, type Layout } from './layout.ts'
 import type { Ledger } from './ledger.ts'
 import { stretchOf } from './stored-line.ts'
 import type { Writer } from './writer.ts'
@@ -33,12 +33,21 @@ export type LandingOptions = {
   hub?: Pick<Hub, 'take'>
 }
 
+/**
+ * When Kafka appended a record, ms since 1970. On a topic that was set to CreateTime meanwhile it is what the sender says, which can
+ * be no date.
+ */
+export const appendedAt = ({ timestamp }: Pick<FetchedRecord, 'timestamp'>): number =>
+  Math.min(Math.max(0, Number(timestamp)), LAST_STAMP_MS)
+
 export class Landing {
   readonly counts: Counts = { records: 0, lines: 0, doubled: 0, misdated: 0, undecodable: 0 }
   /** When the newest of the records was appended that have landed, ms since 1970; 0 before the first. */
   newest = 0
   /** When the first lines of the chunks since `takeTimes` were printed, ms since 1970. */
   #times: number[] = []
+  /** Of the batch that could not be inflated last. */
+  #refused: InflateError | undefined
   #topic: string
   #letters: Pick<DeadLetters, 'keep'>
   #ledger: Ledger
@@ -74,33 +83,33 @@ export class Landing {
     try {
       chunk = decodeRecord(message)
     } catch (error) {
-      const refuse = (of: KafkaMessage, reason: string) => this.#refuse(partition, of, reason, error as Error, insist)
-      if (error instanceof ChunkError) await refuse(message, error.reason)
-      else if (error instanceof InflateError) await refuse(compressed(message, error), 'not-inflated')
+      if (error instanceof ChunkError) await this.#refuse(partition, message, error.reason, error, insist)
+      else if (error instanceof InflateError) await this.#refuseBatch(partition, error, insist)
       else throw error
+      this.counts.undecodable++
       return
     }
-    const appended = Number(message.timestamp)
+    const appended = appendedAt(message)
     if (appended > this.newest) this.newest = appended
     const first = this.#layout.dayOf(timeOf(chunk, appended), appended)
     const wanted = this.#ledger.enter(chunk, first, partition, appended)
-    const { extents, misdated } = this.#layout.lay(chunk, wanted, appended)
-    this.#ledger.wrote(chunk, extents)
     let lines = 0
     const run = Buffer.from(chunk.run).toString('hex')
     const { service, module, host } = chunk
     const names = { service, module, host, container: chunk.container.name, format: this.#layout.format }
-    for (const { day, bytes, ...said } of extents) {
+    for (const { day, bytes, misdated, ...said } of this.#layout.lay(chunk, wanted, appended)) {
       if (!this.#writer.fits(bytes.length)) await insist(() => this.#writer.flush())
       const place = this.#writer.write(service, module, day, partition, bytes, said)
       this.#index.add(day, { ...place, ...said, run, names }, bytes)
       this.#hub?.take(stretchOf({ ...place, ...said, bytes: bytes.length }, names), bytes)
+      this.#ledger.wrote(chunk, day, said.lines)
+      if (this.#index.full) await insist(() => this.#index.write())
       lines += said.lines
+      this.counts.misdated += misdated
     }
     if (lines > 0) this.#times.push(Number(chunk.t0 / 1_000_000n))
     this.counts.lines += lines
     this.counts.doubled += chunk.lines - lines
-    this.counts.misdated += misdated
   }
 
   /**
@@ -116,28 +125,38 @@ export class Landing {
       throw error
     }
     if (known(Buffer.from(chunk.run).toString('hex'))) return
-    const appended = Number(message.timestamp)
+    const appended = appendedAt(message)
     const day = this.#layout.dayOf(timeOf(chunk, appended), appended)
     const wanted = ledger.enter(chunk, day, partition, appended)
     const lines = wanted ? wanted.reduce((sum, one) => sum + one, 0) : chunk.lines
-    ledger.wrote(chunk, [{ day, lines }])
+    ledger.wrote(chunk, day, lines)
   }
 
   takeTimes(): number[] {
     return this.#times.splice(0)
   }
 
-  async #refuse(partition: number, message: KafkaMessage, reason: string, error: Error, insist: Insist): Promise<void> {
-    this.counts.undecodable++
-    const refused = { topic: this.#topic, partition, message, reason, text: error.message }
+  /** Keeps a batch as it is, once for all of its records, as a letter of the first of them. */
+  async #refuseBatch(partition: number, error: InflateError, insist: Insist): Promise<void> {
+    if (error === this.#refused) return
+    const { firstOffset: offset, compressed: value } = error
+    const message = { offset, key: null, value, timestamp: '', attributes: 0, headers: {} }
+    await this.#refuse(partition, message, 'not-inflated', error, insist, error.records)
+    this.#refused = error
+  }
+
+  async #refuse(
+    partition: number,
+    message: KafkaMessage,
+    reason: string,
+    error: Error,
+    insist: Insist,
+    records = 1,
+  ): Promise<void> {
+    const refused = { topic: this.#topic, partition, message, records, reason, text: error.message }
     await insist(() => this.#letters.keep(refused))
   }
 }
 
-/** What can be kept of a record whose batch is not inflated: the batch as it is, once, with its first record. */
-const compressed = ({ offset }: FetchedRecord, error: InflateError): KafkaMessage => ({
-  ...{ offset, key: null, value: error.index === 0 ? error.compressed : null },
-  ...{ timestamp: '', attributes: 0, headers: {} },
-})
 /** Of a chunk without lines nothing is known but when it came. In ms since 1970. */
 const timeOf = (chunk: Chunk, appended: number): number => (chunk.lines > 0 ? Number(chunk.t0 / 1_000_000n) : appended)

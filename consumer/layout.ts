@@ -10,6 +10,8 @@
  * - Every line ends in one newline and holds no other. A piece of a line that was cut is a line of its own, because
  *   lines of other containers may stand between it and the next.
  * - An extent of `raw` is of one source: the lines themselves do not say of which they are.
+ * - Memory does not follow what a chunk becomes: its lines are laid out extent by extent in the same place, none above EXTENT_BYTES but
+ *   one of a single line. A few KB in Kafka can be a million empty lines behind a name of 4,096 characters.
  * - Nothing is allocated per line in `text` and `raw`: a chunk's bytes are copied into the workspace once, and from there each
  *   line is moved by `copyWithin`, behind a stamp of which all but the milliseconds are written once a second, and all but the
  *   seconds are worked out once a minute.
@@ -22,12 +24,14 @@ import { sourceOf } from './ledger.ts'
 export type LineFormat = 'text' | 'raw' | 'jsonl'
 
 /**
- * Lines that stand together in one file: `bytes` is a view, valid until the next chunk is laid out. Numbers and times, ms since
- * 1970, are those of the first and the last, and of the earliest and the latest.
+ * Lines that stand together in one file: `bytes` is a view, valid until the next extent is laid out. Numbers and times, ms since
+ * 1970, are those of the first and the last, and of the earliest and the latest. `misdated`: how many of the lines are of another day.
  */
-export type Extent = Pick<Row, 'lines' | 'numbers' | 'tmin' | 'tmax'> & { day: string; bytes: Uint8Array }
-
-export type LaidOut = { extents: Extent[]; misdated: number }
+export type Extent = Pick<Row, 'lines' | 'numbers' | 'tmin' | 'tmax'> & {
+  day: string
+  bytes: Uint8Array
+  misdated: number
+}
 
 /** Where in the workspace the prefix of stderr begins, behind that of stdout, where that ends, and the second that both show. */
 type Prefixes = { stderr: number; end: number; second: number }
@@ -40,13 +44,16 @@ type Pass = {
   times: Times
   /** The day of arrival. */
   append: Day
-  /** The next line, where its bytes are, and where they go. */
+  /** The next line, and where its bytes are. */
   line: number
   at: number
+  /** Where extents begin. */
   out: number
+  /** What a line takes at most beside its bytes, and each of those. */
+  perLine: number
+  perByte: number
   /** What the next line of each source is numbered. */
   numbers: SourcePair
-  misdated: number
 }
 
 /** Of `2026-11-23T08:24:41.123Z `. */
@@ -57,9 +64,15 @@ const MINUTE_MS = 60_000
 const DIGIT_0 = 48
 const NEWLINE = 10
 /** 9999-12-31T23:59:59.999Z: a later stamp would be longer. */
-const LAST_STAMP_MS = 253_402_300_799_999
+export const LAST_STAMP_MS = 253_402_300_799_999
 
 const DAY_MS = 86_400_000
+
+const WORKSPACE_BYTES = 2 * 1024 * 1024
+/** A larger workspace is given back. */
+const MAX_WORKSPACE_BYTES = 8 * 1024 * 1024
+/** An extent is read into memory as a whole when it is checked or searched. */
+const EXTENT_BYTES = 4 * 1024 * 1024
 
 /** A container's name in a stamp: `!`, blanks and whatever else could be taken for layout are percent-encoded. */
 export const stampName = (name: string): string =>
@@ -78,8 +91,8 @@ export class Layout {
   readonly format: LineFormat
   #days: Days
   #keepDays: number
-  /** The prefixes of stdout and stderr, the chunk's bytes, then the lines as they go to the file. */
-  #workspace = new Uint8Array(2 * 1024 * 1024)
+  /** The prefixes of stdout and stderr, the chunk's bytes, then an extent as it goes to the file. */
+  #workspace = new Uint8Array(WORKSPACE_BYTES)
   #encoder = new TextEncoder()
   #names = new Map<string, string>()
   /** The minute that `#stampBytes` shows, ms since 1970. */
@@ -95,39 +108,42 @@ export class Layout {
   }
 
   /**
-   * Lays out a chunk's lines.
+   * Lays out a chunk's lines, extent by extent.
    * @param wanted a byte a line, 0 for those to be left out; all where it is undefined
    * @param appended when Kafka appended the record, ms since 1970
    */
-  lay(chunk: Chunk, wanted: Uint8Array | undefined, appended: number): LaidOut {
+  *lay(chunk: Chunk, wanted: Uint8Array | undefined, appended: number): Generator<Extent, void, undefined> {
     const prefixes = this.format === 'text' ? this.#prefixes(chunk.container.name) : undefined
     const base = prefixes ? prefixes.end : 0
-    this.#reserve(chunk, base, prefixes)
-    this.#workspace.set(chunk.data, base)
+    const json = this.format === 'jsonl'
     const pass: Pass = {
       ...{ chunk, wanted, prefixes, times: new Times(chunk), append: this.#days.at(appended) },
-      ...{ line: 0, at: base, out: base + chunk.data.length, numbers: [chunk.first[0], chunk.first[1]], misdated: 0 },
+      ...{ line: 0, at: base, out: base + chunk.data.length, numbers: [chunk.first[0], chunk.first[1]] },
+      perLine: (json ? 512 + 6 * (chunk.host.length + chunk.container.name.length) : base) + 1,
+      perByte: json ? 6 : 1,
     }
-    const extents: Extent[] = []
+    this.#reserve(pass, base)
+    this.#workspace.set(chunk.data, base)
     while (pass.line < chunk.lines) {
       const extent = this.#extent(pass)
-      if (extent) extents.push(extent)
+      if (extent) yield extent
     }
-    return { extents, misdated: pass.misdated }
+    if (this.#workspace.length > MAX_WORKSPACE_BYTES) this.#workspace = new Uint8Array(WORKSPACE_BYTES)
   }
 
   /**
    * Lays out the lines from the pass's own on that stand together: up to one of another day or, where lines do not say it
-   * themselves, of the other source.
+   * themselves, of the other source; or as many as there is room for.
    * @returns undefined where none is left that is wanted
    */
   #extent(pass: Pass): Extent | undefined {
-    const { chunk, wanted, prefixes, times } = pass
+    const { chunk, wanted, prefixes, times, perLine, perByte } = pass
     const { lines: count, len, src } = chunk
     const format = this.format
     const workspace = this.#workspace
-    let { line, at, out } = pass
-    const start = out
+    let { line, at } = pass
+    const start = pass.out
+    let out = start
     let [stdout, stderr] = pass.numbers
     const numbers: Row['numbers'] = [
       [0, 0],
@@ -147,6 +163,7 @@ export class Layout {
           day = this.#days.at(Math.min(ms, LAST_STAMP_MS))
           only = source
         } else if (ms < day.start || ms >= day.end || (format === 'raw' && source !== only)) break
+        else if (out - start + perLine + perByte * length > EXTENT_BYTES) break
         const n = source === STDERR ? stderr : stdout
         if (format === 'jsonl') out += this.#json(chunk, line, n, times.ns(line), at, out)
         else {
@@ -168,12 +185,11 @@ export class Layout {
     }
     pass.line = line
     pass.at = at
-    pass.out = out
     pass.numbers = [stdout, stderr]
     if (lines === 0) return undefined
     const name = this.#fileDay(day, pass.append)
-    if (name !== day.name) pass.misdated += lines
-    return { day: name, bytes: workspace.subarray(start, out), lines, numbers, tmin, tmax }
+    const misdated = name === day.name ? 0 : lines
+    return { day: name, bytes: workspace.subarray(start, out), lines, numbers, tmin, tmax, misdated }
   }
 
   /** The day whose file a line of this time goes to, both in ms since 1970. */
@@ -264,14 +280,15 @@ export class Layout {
     return this.#encoder.encodeInto(`${JSON.stringify(row)}\n`, this.#workspace.subarray(out)).written
   }
 
-  /** Makes the workspace large enough for what the chunk can become. */
-  #reserve(chunk: Chunk, base: number, prefixes: Prefixes | undefined): void {
-    const perLine =
-      (this.format === 'jsonl' ? 512 + 6 * (chunk.host.length + chunk.container.name.length) : (prefixes?.end ?? 0)) + 1
-    const perByte = this.format === 'jsonl' ? 7 : 2
-    const needed = base + perByte * chunk.data.length + perLine * chunk.lines
-    if (needed <= this.#workspace.length) return
-    const larger = new Uint8Array(needed)
+  /** Makes the workspace large enough for what the chunk can become, or the largest extent of it. */
+  #reserve({ chunk, out, perLine, perByte }: Pass, base: number): void {
+    let room = perByte * chunk.data.length + perLine * chunk.lines
+    if (room > EXTENT_BYTES) {
+      const longest = chunk.len.reduce((longest, bytes) => Math.max(longest, bytes), 0)
+      room = Math.max(EXTENT_BYTES, perByte * longest + perLine)
+    }
+    if (out + room <= this.#workspace.length) return
+    const larger = new Uint8Array(out + room)
     larger.set(this.#workspace.subarray(0, base))
     this.#workspace = larger
   }

@@ -220,9 +220,9 @@ export class Ledger {
     return wanted
   }
 
-  /** The lines of a chunk that was entered stand in the files of these days. */
-  wrote(chunk: Chunk, extents: readonly { day: string; lines: number }[]): void {
-    for (const { day, lines } of extents) this.#totals(this.#lately(chunk), day, 0).written += lines
+  /** So many lines of a chunk that was entered stand in a file of the day. */
+  wrote(chunk: Chunk, day: string, lines: number): void {
+    this.#totals(this.#lately(chunk), day, 0).written += lines
   }
 
   /** What was entered since the last call, for the checkpoint. Copies: what is entered from now on is not in them. */
@@ -383,9 +383,7 @@ class Entry {
   }
 
   /** Numbers that the driver gave up. Those that are missing already are so for its reason from now on. */
-  lost({ source, from, count, reason: said }: LostRange): void {
-    // The one word that can be no key.
-    const reason = said === '__proto__' ? GAP : said
+  lost({ source, from, count, reason }: LostRange): void {
     const state = this.#run.sources[source]
     const to = from + count - 1
     state.holes = state.holes.flatMap((hole) => {
@@ -487,12 +485,16 @@ class Entry {
 
 /**
  * Adds to the lines of a reason. The reason is a sender's word: one that every object has by itself, such as `constructor`, is no count.
- * Nor is the sum of two absurd numbers, which would leave the integers that a checkpoint takes.
+ * Nor does the sum of absurd numbers leave the integers that a checkpoint takes, to either side.
  */
 export function add(lost: Record<string, number>, reason: string, lines: number): void {
   const known = Object.hasOwn(lost, reason) ? lost[reason]! : 0
-  lost[reason] = Math.min(known + lines, Number.MAX_SAFE_INTEGER)
+  lost[reason] = saturated(known + lines)
 }
+
+/** The safe integer that is nearest to a sum. */
+export const saturated = (sum: number): number =>
+  Math.min(Math.max(sum, Number.MIN_SAFE_INTEGER), Number.MAX_SAFE_INTEGER)
 
 /** Partitions of which Kafka has dropped records before they were read. */
 export function* expiredOf(state: { partitions: ReadonlyMap<number, { expired?: number }> }): Generator<number> {

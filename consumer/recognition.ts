@@ -20,6 +20,7 @@ import { decodeRecord } from '../wire/record.ts'
 import type { Blank, Surroundings } from './blanks.ts'
 import type { FileReader } from './file-reader.ts'
 import { extend, type Names, type Row } from './index-log.ts'
+import { appendedAt } from './landing.ts'
 import type { Extent, Layout } from './layout.ts'
 import { Ledger } from './ledger.ts'
 import { pathComponent, readFileName } from './names.ts'
@@ -118,11 +119,10 @@ export class Recognition {
     if (!this.#modules.has(module)) return
     const { layout } = this.#options
     const wanted = this.#ledger.enter(chunk, '', partition)
-    const { extents } = layout.lay(chunk, wanted, Number(message.timestamp))
     const { service, module: name, host } = chunk
     const names = { service, module: name, host, container: chunk.container.name, format: layout.format }
     const run = Buffer.from(chunk.run).toString('hex')
-    for (const extent of extents) {
+    for (const extent of layout.lay(chunk, wanted, appendedAt(message))) {
       const walk = this.#walks.get(`${module}/${extent.day}`)
       if (walk && walk.next < walk.blanks.length) await this.#walk(walk, extent, run, names)
     }
@@ -135,7 +135,7 @@ export class Recognition {
 
   async #walk(walk: Walk, extent: Extent, run: string, names: Names): Promise<void> {
     const { surroundings } = this.#options
-    const { day: _, bytes, ...said } = extent
+    const { day: _, misdated: __, bytes, ...said } = extent
     if (surroundings.holds(run, extent.numbers)) {
       this.#passBy(walk, run, extent)
       return

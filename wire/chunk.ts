@@ -8,6 +8,7 @@
  * - A decoded chunk is consistent: every column has one entry a line, `len` adds up to `data`, no line holds a newline,
  *   every time is a date, and `end` is not below a number that the chunk itself carries. Whoever holds one needs no checks.
  * - A decoded chunk's `data`, `run` and `src` are views of the record's own bytes: they live as long as the record does.
+ * - What it becomes in a file is bounded, by its bytes and by how often its names may stand in front of a line.
  * - Its strings are well-formed. Anything else is a ChunkError. Decoding allocates nothing by a length that the record
  *   merely claims (shape.ts).
  *
@@ -34,7 +35,7 @@ export type SourcePair = [stdout: number, stderr: number]
 export const CONTINUED = 1
 export const UNTERMINATED = 2
 
-/** Line numbers that the driver gave up before this chunk: `count` numbers of `source`, from `from` on. */
+/** Line numbers that the driver gave up before this chunk: `count` numbers of `source`, from `from` on. `reason` is a word (`lossReason`). */
 export type LostRange = { source: Source; from: number; count: number; reason: string }
 
 export type Chunk = {
@@ -120,9 +121,18 @@ const LIMITS = {
   nameBytes: 4096,
   dataBytes: 16 * 1024 * 1024,
   lines: 1024 * 1024,
+  /** Lines times the characters of the names that may stand in front of each of them in a file: as many as MAX_LINES can have. */
+  namesRepeated: MAX_LINES * 2 * 4096,
   attrs: 256,
   lost: 4096,
 }
+
+/** A reason is a key and stands in tables: what is no word is taken for this one. */
+const OTHER_REASON = 'other'
+const REASON = /^[a-z][a-z0-9-]{0,62}$/
+
+/** A sender's reason as a word. */
+export const lossReason = (said: string): string => (REASON.test(said) ? said : OTHER_REASON)
 
 const decoder = new Decoder({
   useBigInt64: true,
@@ -178,7 +188,7 @@ function lostRanges(value: unknown): LostRange[] {
     const from = integer(range['from'], 1, 'from of an entry of lost')
     const count = integer(range['count'], 1, 'count of an entry of lost')
     if (!Number.isSafeInteger(from + count)) return invalid('an entry of lost ends beyond the safe integers')
-    return { source, from, count, reason: string(range['reason'], 'reason of an entry of lost') }
+    return { source, from, count, reason: lossReason(string(range['reason'], 'reason of an entry of lost')) }
   })
 }
 
@@ -280,14 +290,19 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
     invalid('end is below the numbers of the lines in here')
   }
 
+  const host = string(fields['host'], 'host')
+  const name = string(container['name'], 'ctr.name')
+  if (lines * (host.length + name.length) > LIMITS.namesRepeated)
+    invalid(`host and ctr.name are too long to stand with each of ${lines} lines`)
+
   return {
     run,
     service: string(fields['svc'], 'svc'),
     module: string(fields['mod'], 'mod'),
-    host: string(fields['host'], 'host'),
+    host,
     container: {
       id: string(container['id'], 'ctr.id'),
-      name: string(container['name'], 'ctr.name'),
+      name,
       image: string(container['image'], 'ctr.image'),
     },
     attrs,

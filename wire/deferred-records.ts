@@ -8,7 +8,8 @@
  * - Offsets are known without inflating: claims are made of them.
  * - A batch is inflated once, whoever looks at how many of its records, until it is released; then again.
  * - What was taken of a record is a view of the inflated batch: it is gone with `release`.
- * - A batch that can't be inflated throws for each of its records, and for no other.
+ * - A batch that can't be inflated throws the same error for each of its records, and for no other: it is tried once. Sequence that
+ *   breaks otherwise: 10,000 records of 7 KB of zeros, each of which inflates up to the limit, in one turn of the event loop.
  */
 import type { KafkaMessage } from 'kafkajs'
 
@@ -33,12 +34,14 @@ export class InflateError extends Error {
   override name = 'InflateError'
   /** The records of the batch, as Kafka holds them. */
   readonly compressed: Buffer
-  /** Place of the record that was looked at within its batch. */
-  readonly index: number
-  constructor(message: string, compressed: Buffer, index: number) {
+  /** Offset of the first of them, in decimal, and how many they are. */
+  readonly firstOffset: string
+  readonly records: number
+  constructor(message: string, { compressed, count, context }: CompressedBatch) {
     super(message)
     this.compressed = compressed
-    this.index = index
+    this.firstOffset = context.firstOffset
+    this.records = count
   }
 }
 
@@ -49,6 +52,7 @@ class Batch {
   #inflate: (compressed: Buffer) => Buffer
   #inflated: Buffer | undefined
   #records: KafkaMessage[] | undefined
+  #failure: InflateError | undefined
 
   constructor(batch: CompressedBatch, inflate: (compressed: Buffer) => Buffer) {
     this.context = batch.context
@@ -58,15 +62,16 @@ class Batch {
   }
 
   record(index: number): KafkaMessage {
+    if (this.#failure) throw this.#failure
     if (!this.#records) {
-      const { compressed, count, context, decode } = this.#batch
+      const { compressed, decode } = this.#batch
       try {
         this.#inflated = this.#inflate(compressed)
         this.#records = decode(this.#inflated)
       } catch (error) {
-        const { firstOffset } = context
-        const message = `the batch of ${count} records from offset ${firstOffset} on can't be inflated: ${(error as Error).message}`
-        throw new InflateError(message, compressed, index)
+        const of = `the batch of ${this.count} records from offset ${this.context.firstOffset} on`
+        this.#failure = new InflateError(`${of} can't be inflated: ${(error as Error).message}`, this.#batch)
+        throw this.#failure
       }
     }
     return this.#records[index]!

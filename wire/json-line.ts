@@ -9,7 +9,17 @@
  */
 import { isUtf8 } from 'node:buffer'
 import * as z from 'zod'
-import { type Chunk, ChunkError, CONTINUED, type SourcePair, STDERR, STDOUT, UNTERMINATED, VERSION } from './chunk.ts'
+import {
+  type Chunk,
+  ChunkError,
+  CONTINUED,
+  lossReason,
+  type SourcePair,
+  STDERR,
+  STDOUT,
+  UNTERMINATED,
+  VERSION,
+} from './chunk.ts'
 
 /** Value of the `content-type` header of a record that holds a JSON line. */
 export const JSON_CONTENT_TYPE = 'application/vnd.tallyman.line+json'
@@ -115,7 +125,7 @@ const schema = z.object({
   lost: z
     .array(
       z
-        .object({ source, from: number, count: number, reason: name })
+        .object({ source, from: number, count: number, reason: name.transform(lossReason) })
         .refine(({ from, count }) => Number.isSafeInteger(from + count)),
     )
     .max(4096)

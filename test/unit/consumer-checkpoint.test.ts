@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Checkpoint, type Delta, newFile, type State } from '../../consumer/checkpoint.ts'
 import { Ledger } from '../../consumer/ledger.ts'
+import { ChunkEncoder, decodeChunk } from '../../wire/chunk.ts'
 import { chunkOf } from '../support/chunk.ts'
 import { temporaryFolder } from '../support/folder.ts'
 
@@ -154,24 +155,49 @@ describe('the checkpoint', () => {
     expect(readFileSync(path, 'utf8')).toBe(content)
   })
 
-  it.each(['constructor', '__proto__', 'toString'])(
-    'is read again, with all counted, where a sender gives up absurd numbers for the reason %s',
+  it.each(['constructor', '__proto__', 'toString', 'disk'])(
+    'is read again where senders give up absurd numbers for the reason %s, and then for another one',
     (reason) => {
       using folder = temporaryFolder()
       const path = join(folder.path, 'checkpoint')
       const ledger = new Ledger()
-      const most = Number.MAX_SAFE_INTEGER - 1
-      const lost = (['stdout', 'stderr'] as const).map((source) => ({ source, from: 1, count: most, reason }))
-      const names = { service: 's', module: 'm', host: 'h', container: { id: 'c', name: 'n', image: 'i' }, attrs: {} }
-      const chunk = chunkOf({ run: '00'.repeat(16), ...names, first: [1, 1], lines: [], lost })
-      ledger.enter(chunk, '2026-11-23', 0)
       const checkpoint = new Checkpoint(path)
-      checkpoint.append(ledger.takeChanges())
+      const names = { service: 's', module: 'm', host: 'h', container: { id: 'c', name: 'n', image: 'i' }, attrs: {} }
+      const sources = ['stdout', 'stderr'] as const
+      for (const of of [reason, 'another']) {
+        for (const run of ['00', '01']) {
+          const lost = sources.map((source) => ({ source, from: 1, count: Number.MAX_SAFE_INTEGER - 1, reason: of }))
+          const chunk = chunkOf({ run: run.repeat(16), ...names, first: [1, 1], lines: [], lost })
+          ledger.enter(decodeChunk(new ChunkEncoder().encode(chunk)), '2026-11-23', 0)
+        }
+        checkpoint.append(ledger.takeChanges())
+      }
       checkpoint.close()
       const [found] = reread(path).totals.values()
-      expect(Object.values(found!.lost)).toEqual([Number.MAX_SAFE_INTEGER])
+      expect(found!.lost).toEqual(ledger.state.totals.values().next().value!.lost)
+      expect(Object.values(found!.lost).every(Number.isSafeInteger)).toBe(true)
+      expect(found!.lost['another']).toBe(Number.MAX_SAFE_INTEGER)
     },
   )
+
+  it('that holds a sum which left the integers, as it could be written before, is read', () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, 'checkpoint')
+    const checkpoint = new Checkpoint(path)
+    const totals = {
+      service: 's',
+      module: 'm',
+      day: '',
+      host: 'h',
+      written: 1,
+      doubled: 0,
+      lost: { disk: -2.7e16 },
+      last: 1,
+    }
+    checkpoint.append({ totals: [['key', totals]] })
+    checkpoint.close()
+    expect(reread(path).totals.get('key')).toEqual({ ...totals, lost: { disk: Number.MIN_SAFE_INTEGER } })
+  })
 
   it('says after a restart all that the ledger has counted, also where a new file takes its place meanwhile', () => {
     using folder = temporaryFolder()
@@ -185,7 +211,7 @@ describe('the checkpoint', () => {
         // A gap now and then, and copies.
         const first = 10 * round + (run === 7 && round === 8 ? 5 : run === 9 ? 0 : 1)
         ledger.enter(numbered(run, Math.max(1, first), 10), '2026-11-23', 0)
-        ledger.wrote(numbered(run, 1, 10), [{ day: '2026-11-23', lines: 10 }])
+        ledger.wrote(numbered(run, 1, 10), '2026-11-23', 10)
       }
       checkpoint.append({ ...ledger.takeChanges(), files: WIDE })
       largest = Math.max(largest, statSync(path).size)

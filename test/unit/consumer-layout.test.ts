@@ -41,9 +41,13 @@ function lay(
     lines,
   })
   const laid = new Layout(format, new Days(zone), 7).lay(chunk, wanted && Uint8Array.from(wanted), appended)
+  // One by one: an extent's bytes are gone with the next.
+  const extents = laid
+    .map(({ day, bytes, lines, misdated }) => ({ of: [day, Buffer.from(bytes).toString('latin1'), lines], misdated }))
+    .toArray()
   return {
-    misdated: laid.misdated,
-    extents: laid.extents.map(({ day, bytes, lines }) => [day, Buffer.from(bytes).toString('latin1'), lines]),
+    misdated: extents.reduce((sum, { misdated }) => sum + misdated, 0),
+    extents: extents.map(({ of }) => of),
   }
 }
 
@@ -195,9 +199,25 @@ describe('layout', () => {
     )
   })
 
-  it('a chunk that is larger than the workspace is laid out whole', () => {
+  it.each([
+    ['the workspace', 50, 1],
+    ['an extent', 150, 3],
+  ])('a chunk that is larger than %s is laid out whole', (_, length, extents) => {
     const time = at('2026-11-23T08:00:00Z')
-    const { extents } = lay(Array.from({ length: 60_000 }, () => line(time, 'x'.repeat(50))))
-    expect(extents[0]![1]).toBe(`2026-11-23T08:00:00.000Z web-1 ${'x'.repeat(50)}\n`.repeat(60_000))
+    const text = 'x'.repeat(length)
+    const laid = lay(Array.from({ length: 50_000 }, () => line(time, text))).extents
+    expect(laid).toHaveLength(extents)
+    expect(laid.map(([, bytes]) => bytes).join('')).toBe(`2026-11-23T08:00:00.000Z web-1 ${text}\n`.repeat(50_000))
+    expect(laid.reduce((sum, [, , lines]) => sum + Number(lines), 0)).toBe(50_000)
+  })
+
+  it.each(['text', 'jsonl'] as const)('%s: a line longer than an extent is one of its own, whole', (format) => {
+    const time = at('2026-11-23T08:00:00Z')
+    const long = '\u0001'.repeat(5_000_000)
+    const { extents } = lay([line(time, 'before'), line(time, long), line(time, 'behind')], { format })
+    expect(extents.map(([, , lines]) => lines)).toEqual([1, 1, 1])
+    const [, bytes] = extents[1]!
+    const said = format === 'text' ? String(bytes).slice(31, -1) : JSON.parse(String(bytes)).line
+    expect(said === long).toBe(true)
   })
 })

@@ -85,7 +85,7 @@ describe('ledger', () => {
             .filter((line) => !seen.has(line))
           expect(written(ledger, chunk)).toEqual(naive)
           for (const line of naive) seen.add(line)
-          ledger.wrote(chunk, [{ day: DAY, lines: naive.length }])
+          ledger.wrote(chunk, DAY, naive.length)
           const changes = ledger.takeChanges()
           for (const [run, state] of changes.runs) saved.runs.set(run, state!)
           for (const [key, state] of changes.totals) saved.totals.set(key, state!)

@@ -68,7 +68,7 @@ const chunks: fc.Arbitrary<Chunk> = fc
             source: fc.constantFrom(0, 1),
             from: fc.integer({ min: 1, max: 2 ** 52 }),
             count: fc.integer({ min: 1, max: 2 ** 52 }),
-            reason: name,
+            reason: fc.stringMatching(/^[a-z][a-z0-9-]{0,62}$/),
           }),
           { maxLength: 3 },
         ),

@@ -80,10 +80,10 @@ describe('deferred records', () => {
     const bytes = await encoded(values)
     bytes.fill(0xff, RECORDS_AT + 4)
     const records = await decoded(bytes)
-    for (const [index, record] of records.entries()) {
+    for (const record of records) {
       const error = thrown(() => record.value)
       expect(error).toBeInstanceOf(InflateError)
-      expect(error).toMatchObject({ index, compressed: bytes.subarray(RECORDS_AT) })
+      expect(error).toMatchObject({ firstOffset: '1000', records: 3, compressed: bytes.subarray(RECORDS_AT) })
       expect(error.message).toMatch(/^the batch of 3 records from offset 1000 on can't be inflated: /)
     }
   })
