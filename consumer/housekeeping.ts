@@ -92,7 +92,7 @@ export function housekeepingOf(sources: HousekeepingSources): Housekeeping {
   // On a disk without room nothing is written again before there is some, and removing makes it.
   const ready = () => subscriber.recovered || space.paused
   return new Housekeeping({
-    parts: [() => retention.run(), (stop) => reindex.check(stop), expire, compress],
+    parts: [(stop) => retention.run(stop), (stop) => reindex.check(stop), expire, compress],
     ready,
     log,
   })

@@ -50,6 +50,9 @@ import { ensureTopics, ledgerTopicOf } from './topic.ts'
 import { verify } from './verify.ts'
 import { Writer } from './writer.ts'
 
+/** A stop takes no longer: Docker kills ten seconds after it asked. */
+const STOP_MS = 9_000
+
 /** EX_CONFIG of sysexits.h. */
 const EXIT_SETTINGS = 78
 
@@ -241,8 +244,16 @@ try {
 
   const stop = async (signal: string): Promise<void> => {
     log.info({ signal }, 'stopping')
-    await housekeeping.stop()
-    const [left] = await Promise.all([subscriber.stop(), api.close()])
+    // A kill does no harm, and the group need not wait for longer than that.
+    setTimeout(() => {
+      log.warn('what was in hand did not end in time; nothing is lost, the next start goes on from the checkpoint')
+      process.exit(1)
+    }, STOP_MS)
+    const [left] = await Promise.all([subscriber.stop(), housekeeping.stop(), api.close()])
+    if (subscriber.brokenOff) {
+      log.info({ ...landing.counts }, 'stopped; what was claimed and is not written the next start writes')
+      process.exit(1)
+    }
     if (left) membership.left()
     writer.close()
     checkpoint.close()

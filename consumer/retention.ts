@@ -70,8 +70,12 @@ export class Retention {
     this.#raise(options.checkpoint.state.floor)
   }
 
-  /** Removes what is not kept any more. @throws Error of the file system */
-  async run(): Promise<void> {
+  /**
+   * Removes what is not kept any more.
+   * @param stop ends it soon: what is left goes with the next pass
+   * @throws Error of the file system
+   */
+  async run(stop?: AbortSignal): Promise<void> {
     const { checkpoint, checkpointed, calendar, ledger, keepDays, log } = this.#options
     const floor = this.#floor()
     if (floor > checkpoint.state.floor && this.#daysBefore(floor).length > 0) {
@@ -82,7 +86,7 @@ export class Retention {
       })
       log.info({ floor }, 'days before this one are removed')
     }
-    for (const day of this.#daysBefore(checkpoint.state.floor)) await this.#remove(day)
+    for (const day of this.#daysBefore(checkpoint.state.floor)) await this.#remove(day, stop)
   }
 
   /** Has nobody look at the days before it any more. */
@@ -122,11 +126,15 @@ export class Retention {
       .sort()
   }
 
-  async #remove(day: string): Promise<void> {
+  async #remove(day: string, stop?: AbortSignal): Promise<void> {
     const { disk, checkpoint, manifests, index, log } = this.#options
     const files = [...(manifests.files.get(day) ?? [])]
     const before = { ...this.removed }
-    for (let i = 0; i < files.length; i += BATCH) await this.#removeFiles(files.slice(i, i + BATCH))
+    for (let i = 0; i < files.length; i += BATCH) {
+      if (stop?.aborted) return
+      await this.#removeFiles(files.slice(i, i + BATCH))
+    }
+    if (stop?.aborted) return
     await disk.remove(index.pathOf(day)).catch(unlessGone)
     checkpoint.append({ index: [[day, undefined]] })
     log.info(

@@ -12,9 +12,11 @@
  * - Commits are made inside a batch's handler, awaited, and by nobody else: a commit from a timer can move a group back.
  * - The checkpoint follows the files between rounds, CHECKPOINT_MS later, or as seldom as what one takes demands. Behind it the same
  *   bytes are written again.
- * - A disk that refuses stops the rounds and nothing else: Kafka holds the records, heartbeats go on, it is tried again.
+ * - A disk that refuses stops the rounds and nothing else: Kafka holds the records, heartbeats go on, it is tried again. A stop does not
+ *   wait for it: from then on nothing is written any more, and the next daemon writes again from the checkpoint on.
  * - What a disk refuses to make durable is lost to it, and is not asked for again: the next process writes it, from the checkpoint on.
  * - A partition without a leader keeps no other waiting: it is opened, and what we owe of it is written, once it has one.
+ * - However long records take, heartbeats and HTTP get their turn between them.
  */
 import type { Admin, Kafka, KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
@@ -51,12 +53,17 @@ const CHECKPOINT_MS = 200
 const CHECKPOINT_SHARE = 0.1
 const MAX_CHECKPOINT_MS = 2_000
 const RETRY_MS = 500
+/** So long records are landed without a turn of the event loop. */
+const BREATHE_MS = 200
 /** It is looked this often what other roots have stored of ours, and have written of theirs. */
 const SETTLE_MS = 10_000
 /** So long a stop waits until the ledger's topic is up to date. */
 const PUBLISH_MS = 500
 /** While Kafka or the disk is away it is told this often. */
 const REMIND_MS = 60_000
+const UNWRITTEN =
+  "stopped while the root's disk refuses what is to be written; nothing is lost, the next start writes what was claimed"
+
 /** A partition in our possession; `claimed` is up to where Kafka says so, `high` the end of its log at the last fetch. */
 type Held = Tenure & { claimed: number; high: number }
 
@@ -120,6 +127,9 @@ export class Subscriber {
   /** How many want to have a turn between two rounds: under a backlog there would never be one by itself. */
   #waiting = 0
   #claimedAt = Number.NEGATIVE_INFINITY
+  #breathedAt = Number.NEGATIVE_INFINITY
+  /** The disk refused while we were stopping: part of what is claimed is in the ledger, and in no file. */
+  #brokenOff = false
   /** Partitions that were written since the last checkpoint. */
   #changed = new Set<number>()
   #checkpointTimer = false
@@ -229,8 +239,13 @@ export class Subscriber {
     })
   }
 
+  /** Whether a stop left what is claimed to the next daemon, because the disk refused it. */
+  get brokenOff(): boolean {
+    return this.#brokenOff
+  }
+
   /**
-   * Finishes the round under way, writes the checkpoint and leaves the group.
+   * Finishes the round under way, writes the checkpoint and leaves the group. Where the disk refuses it, that is left to the next daemon.
    * @returns whether the group was left in good order
    */
   async stop(): Promise<boolean> {
@@ -238,7 +253,11 @@ export class Subscriber {
     this.#stopping.abort(new Error('the consumer was stopped'))
     // What waits is not claimed, and whoever reads on has it all.
     for (const { done } of this.#hands.splice(0)) done.resolve(false)
-    await this.#inRound(() => this.#writeCheckpoint([]))
+    await this.#inRound(() => this.#writeCheckpoint([])).catch((error: Error) => {
+      if (!this.#brokenOff) throw error
+      const { rootPath: root } = this.#options
+      log.warn({ code: 'DISK_REFUSED', root, error: error.message }, UNWRITTEN)
+    })
     // Before the partitions are another's: what is known by then it need not read again.
     const told = this.#held.size > 0 ? ledgerTopic.publish() : Promise.resolve()
     await Promise.race([told, this.#clock.sleep(PUBLISH_MS)]).catch((error: Error) =>
@@ -540,6 +559,7 @@ export class Subscriber {
       const hands = this.#admitted() ? this.#hands.splice(0) : []
       try {
         const claimed = await this.#claim(hands)
+        this.#breathedAt = this.#clock.now()
         for (const { batch, held, messages } of claimed) await this.#land(batch.partition, held, messages, claimed)
         if (this.#checkpointDue) await this.#writeCheckpoint(claimed)
         void this.#release(claimed)
@@ -627,7 +647,10 @@ export class Subscriber {
   /** Writes what is claimed. It is ours to finish even if the group moves on meanwhile: a successor starts behind it. */
   async #land(partition: number, held: Held, messages: KafkaMessage[], round: Round): Promise<void> {
     const { landing, writer } = this.#options
-    const insist = (work: () => void) => this.#insist(round, work)
+    const insist = async (work: () => void) => {
+      await this.#insist(round, work)
+      await this.#breathe(round)
+    }
     let hash: number | undefined
     try {
       for (const message of messages) {
@@ -635,10 +658,11 @@ export class Subscriber {
         if (message === messages.at(-1)) hash = recordHash(message)
         await landing.land(partition, message, insist)
         held.next = Number(message.offset) + 1
+        await this.#breathe(round)
       }
     } catch (error) {
       // Half of a record is in the ledger: taken up again it would be dropped as doubled. From the checkpoint on it is all done again.
-      this.#options.failed(error as Error)
+      if (!this.#brokenOff) this.#options.failed(error as Error)
       throw error
     }
     await insist(() => writer.flush())
@@ -665,6 +689,7 @@ export class Subscriber {
 
   async #writeCheckpoint(round: Round): Promise<void> {
     this.#checkpointDue = false
+    if (this.#brokenOff) throw new Error(UNWRITTEN)
     if (this.#changed.size === 0) return
     const began = this.#clock.now()
     const { checkpoint, ledger, landing, writer, index } = this.#options
@@ -716,7 +741,18 @@ export class Subscriber {
     }
   }
 
-  /** Does what the disk may refuse, until it does not. */
+  /** Gives others their turn, once records have taken long enough. */
+  async #breathe([first]: Round): Promise<void> {
+    if (this.#clock.now() - this.#breathedAt < BREATHE_MS) return
+    first?.batch.heartbeat().catch(() => {})
+    await this.#clock.turn()
+    this.#breathedAt = this.#clock.now()
+  }
+
+  /**
+   * Does what the disk may refuse, until it does not.
+   * @throws what the disk says, once we are stopping
+   */
   async #insist(round: Round, work: () => void): Promise<void> {
     for (;;) {
       try {
@@ -724,6 +760,10 @@ export class Subscriber {
         if (this.#troubles.delete('disk')) this.#options.log.info('the disk takes bytes again')
         return
       } catch (error) {
+        if (this.#stopping.signal.aborted) {
+          this.#brokenOff = true
+          throw error
+        }
         const { message } = error as Error
         this.#troubles.set('disk', message)
         this.#remind('disk', () =>
@@ -732,13 +772,8 @@ export class Subscriber {
             "the root's disk refuses what is to be written; nothing is lost, Kafka holds it. Make room, or mend the disk",
           ),
         )
-        if (this.#stopping.signal.aborted) {
-          // What is claimed and not written is so at the next start.
-          this.#options.failed(error as Error)
-          throw error
-        }
         for (const { batch } of round) await batch.heartbeat().catch(() => {})
-        await this.#clock.sleep(RETRY_MS)
+        await this.#clock.sleep(RETRY_MS, this.#stopping.signal).catch(() => {})
       }
     }
   }

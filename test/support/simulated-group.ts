@@ -21,7 +21,7 @@ import type { GroupEvents } from '../../wire/group.ts'
 import { record } from './landing.ts'
 
 const log = pino({ level: 'silent' })
-const layout = new Layout('text', new Days('UTC'), 7)
+const days = new Days('UTC')
 const TOPIC = 't'
 /** At most so many records come in one batch. */
 const BATCH = 4
@@ -177,7 +177,7 @@ export class Process {
     const writer = this.#writer()
     const index = { add: () => {}, sync: () => [] }
     const landing = new Landing({
-      ...{ topic: TOPIC, state: '', ledger, layout, log },
+      ...{ topic: TOPIC, state: '', ledger, layout: new Layout('text', days, 7), log },
       ...({ writer, index, letters: undefined } as unknown as Pick<LandingOptions, 'writer' | 'index' | 'letters'>),
     })
     this.subscriber = new Subscriber({

@@ -57,7 +57,8 @@ async function simulate(seed: number): Promise<Outcome> {
     else if (what < 0.215) {
       const process = any(running)
       if (process) process.paused = !process.paused
-    } else if (what < 0.225) any(running.filter(({ paused }) => !paused))?.lose()
+    } else if (what < 0.219) void any(running.filter(({ paused }) => !paused))?.stop()
+    else if (what < 0.225) any(running.filter(({ paused }) => !paused))?.lose()
     else if (what < 0.24) {
       // The session of one that does not answer is over, or the group is dealt out for another reason.
       const gone = any(kafka.members.filter(({ dead, paused }) => dead || paused))

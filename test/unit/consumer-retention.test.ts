@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { ANYBODY } from '../../consumer/access.ts'
 import { ledgerQuery } from '../../consumer/api-schema.ts'
+import { disk } from '../../consumer/disk.ts'
 import { answerLedger } from '../../consumer/ledger-api.ts'
 import { verify } from '../../consumer/verify.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -45,6 +46,21 @@ describe('retention', () => {
     expect([...keeping.life.checkpoint.state.files.keys()]).toHaveLength(4)
     expect(keeping.retention.removed).toEqual({ files: 7, bytes: 4 * DAY_BYTES + 3 * OLD_BYTES })
     expect(await verified(root.path, keeping)).toMatchObject({ problems: [], removed: 43, total: { written: 40 } })
+    keeping.life.end()
+  })
+
+  it('ends with the files in hand when it is told to, and goes on with the next pass', async () => {
+    using root = temporaryFolder()
+    await landAll(root.path, topic)
+    const stop = new AbortController()
+    const on = { ...disk, remove: async (path: string) => disk.remove(path).finally(() => stop.abort()) }
+    const keeping = new Keeping(root.path, { now: NOON, keepDays: 3, as: 'none', on })
+    await keeping.retention.run(stop.signal)
+    expect(keeping.retention.removed).toMatchObject({ files: 2 })
+    expect(existsSync(join(root.path, '.tallyman/index', newest(8)[0]!))).toBe(true)
+    await keeping.pass()
+    expect(daysOf(root.path)).toEqual(newest(4))
+    expect(await verified(root.path, keeping)).toMatchObject({ problems: [], removed: 43 })
     keeping.life.end()
   })
 
