@@ -3,13 +3,14 @@ import type { Kafka } from 'kafkajs'
 import type { Logger } from 'pino'
 import type { Group } from '../wire/group.ts'
 import { Producer } from '../wire/producer.ts'
+import type { Sockets } from '../wire/sockets.ts'
 import type { LedgerLog } from './ledger-topic.ts'
 
-/** @param connect makes a client to write with */
+/** @param connect makes a client to write with, that has its connections from these */
 export function kafkaLedgerLog(
   topic: string,
   group: Pick<Group, 'extents' | 'read'>,
-  connect: () => Kafka,
+  connect: (sockets: Sockets) => Kafka,
   log: Logger,
 ): LedgerLog {
   const events = {

@@ -128,7 +128,7 @@ try {
     fetchBytes: settings.KAFKA_FETCH_BYTES,
   })
   const ledgerTopic = new LedgerTopic({
-    log: kafkaLedgerLog(ledgerTopicOf(settings), group, () => connect(), log),
+    log: kafkaLedgerLog(ledgerTopicOf(settings), group, (sockets) => connect(undefined, sockets), log),
     group: settings.KAFKA_GROUP,
     owner: root.uuid,
     state: checkpoint.state,
@@ -238,7 +238,11 @@ try {
         ...{ searches: new Slots(settings.SEARCHES_MAX), status },
       }),
       reindexRoutes({ reindex, peers }),
-      deadLetterRoutes({ letters, topic: settings.KAFKA_TOPIC, send: sender(connect, settings.KAFKA_TOPIC) }),
+      deadLetterRoutes({
+        letters,
+        topic: settings.KAFKA_TOPIC,
+        send: sender((sockets) => connect(undefined, sockets), settings.KAFKA_TOPIC),
+      }),
     ],
   })
 

@@ -9,6 +9,7 @@ import type { Kafka } from 'kafkajs'
 import { ChunkError } from '../wire/chunk.ts'
 import { type OutgoingRecord, Producer } from '../wire/producer.ts'
 import { decodeRecord } from '../wire/record.ts'
+import type { Sockets } from '../wire/sockets.ts'
 import { within } from '../wire/within.ts'
 import type { ReplayAnswer } from './api-schema.ts'
 import type { DeadLetter, DeadLetters } from './dead-letters.ts'
@@ -29,7 +30,7 @@ export type ReplayOptions = {
 
 /** Sends records to a topic. @param connect makes a client. @throws ConsumerError when Kafka does not take it in time */
 export const sender =
-  (connect: () => Kafka, topic: string): ReplayOptions['send'] =>
+  (connect: (sockets: Sockets) => Kafka, topic: string): ReplayOptions['send'] =>
   async (records) => {
     const events = { failed: () => {}, recovered: () => {} }
     const producer = new Producer(connect, events, { compression: 'zstd', acks: 'all' })

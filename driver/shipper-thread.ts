@@ -1,8 +1,10 @@
 /** The worker that shipping runs in: wires the shipper to Kafka and to main, and keeps an outage down to a few lines of log. */
 import { type MessagePort, workerData } from 'node:worker_threads'
 import pino from 'pino'
+import type { LostRange } from '../wire/chunk.ts'
 import { kafkaClient } from '../wire/kafka.ts'
 import { Producer } from '../wire/producer.ts'
+import type { Sockets } from '../wire/sockets.ts'
 import { Topics } from '../wire/topics.ts'
 import type { ShippingCheckpoint } from './checkpoint.ts'
 import type { ErrorCode } from './errors.ts'
@@ -39,43 +41,56 @@ const report = (message: ShipperReport): void => port.postMessage(message)
 const kafkaLog = pino({ level: settings.LOG_LEVEL === 'debug' || settings.LOG_LEVEL === 'trace' ? 'warn' : 'silent' })
 const remindedAt = new Map<string, number>()
 
-/** Whether what has the code may be told again; the first time always. */
-function due(code: ErrorCode, first: boolean): boolean {
+/** Whether it may be told again; the first time always. */
+function due(what: string, first: boolean): boolean {
   const now = performance.now()
-  if (!first && now - (remindedAt.get(code) ?? Number.NEGATIVE_INFINITY) < REMIND_MS) return false
-  remindedAt.set(code, now)
+  if (!first && now - (remindedAt.get(what) ?? Number.NEGATIVE_INFINITY) < REMIND_MS) return false
+  remindedAt.set(what, now)
   return true
 }
 
-/** Lines that went because the journals are full, by container. */
-const givenUp = new Map<string, number>()
 /** So many containers are named. */
 const TOLD_CONTAINERS = 10
-
-/** Lines go segment by segment while this lasts: told when it begins, then each minute with how many by then, and whose. */
-function tellJournalFull(container: string, lines: number): void {
-  givenUp.set(container, (givenUp.get(container) ?? 0) + lines)
-  if (givenUp.size > MAX_CONTAINERS) givenUp.delete(givenUp.keys().next().value!)
-  if (!due('JOURNAL_FULL', false)) return
-  const largest = [...givenUp].sort(([, a], [, b]) => b - a).slice(0, TOLD_CONTAINERS)
-  log.error(
-    {
-      code: 'JOURNAL_FULL',
-      lines: givenUp.values().reduce((sum, count) => sum + count, 0),
-      containers: Object.fromEntries(largest),
-      journalMax: settings.JOURNAL_MAX,
-    },
-    'the journals are full, so the oldest lines of the largest one are given up and counted; see to Kafka, or raise JOURNAL_MAX',
-  )
+/** Why lines are given up, and by container how many were since it began. */
+const GIVEN_UP: Record<string, { code: ErrorCode; message: string; lines: Map<string, number> }> = {
+  'journal-full': {
+    code: 'JOURNAL_FULL',
+    message:
+      'the journals are full, so the oldest lines of the largest one are given up and counted; see to Kafka, or raise JOURNAL_MAX',
+    lines: new Map(),
+  },
+  disk: {
+    code: 'JOURNAL_REFUSED',
+    message: "lines were dropped, and are counted, because the journal's disk took nothing; make room on it",
+    lines: new Map(),
+  },
+  'too-large': {
+    code: 'LINE_TOO_LARGE',
+    message:
+      "Kafka refuses lines for their size, so they are given up and counted; raise the topic's max.message.bytes",
+    lines: new Map(),
+  },
 }
 
-const connect = () =>
+/** Lines go again and again while such a thing lasts: told when it begins, then each minute with how many by then, and whose. */
+function tellGivenUp(container: string, range: LostRange): void {
+  const { code, message, lines } = GIVEN_UP[range.reason]!
+  lines.set(container, (lines.get(container) ?? 0) + range.count)
+  if (lines.size > MAX_CONTAINERS) lines.delete(lines.keys().next().value!)
+  if (!due(range.reason, false)) return
+  const largest = [...lines].sort(([, a], [, b]) => b - a).slice(0, TOLD_CONTAINERS)
+  const sum = lines.values().reduce((sum, count) => sum + count, 0)
+  log.error({ code, lines: sum, containers: Object.fromEntries(largest), last: { container, ...range } }, message)
+}
+
+const connect = (sockets: Sockets) =>
   kafkaClient({
     brokers: settings.KAFKA_BROKERS,
     clientId: settings.KAFKA_CLIENT_ID,
     security: settings,
     logger: kafkaLog,
     requestTimeout: 5_000,
+    sockets,
   })
 
 function tellKafkaAway(error: Error, attempts: number): void {
@@ -98,9 +113,14 @@ const producer = new Producer(
   { compression: settings.KAFKA_COMPRESSION, acks: settings.KAFKA_ACKS, inPart: true },
 )
 
+/** Topics that it was last said of that they are there. */
+const there = new Set<string>()
+
 const topics = new Topics(connect, {
   found(topic, partitions) {
-    log.info({ topic, partitions }, 'the topic is there')
+    // One whose records Kafka refuses is found again after each.
+    if (!there.has(topic)) log.info({ topic, partitions }, 'the topic is there')
+    there.add(topic)
     shipper.found()
   },
   leaderless(topic, partitions) {
@@ -113,11 +133,12 @@ const topics = new Topics(connect, {
   },
   failed(topic, error, missing, attempts) {
     if (!missing) return tellKafkaAway(error, attempts)
-    metrics.failed()
-    if (!due('TOPIC_MISSING', attempts === 1)) return
+    if (topic === settings.KAFKA_TOPIC) metrics.away()
+    if (!due(`TOPIC_MISSING ${topic}`, attempts === 1 && there.has(topic))) return
+    there.delete(topic)
     log.warn(
-      { code: 'TOPIC_MISSING', topic, attempts },
-      'Kafka does not have the topic; the journal keeps its lines and they are sent as soon as it is there. Create it: the consumer does so for KAFKA_TOPIC',
+      { code: 'TOPIC_MISSING', topic, attempts, error: error.message },
+      'Kafka does not have the topic, or not for us; the journal keeps its lines and they are sent as soon as it is there. Create it: the consumer does so for KAFKA_TOPIC',
     )
   },
 })
@@ -144,11 +165,12 @@ const shipper: Shipper = new Shipper({
         'bytes in the journal are no frames of dockerd and were passed over; lines in them are lost',
       )
     },
-    refused(reason, message, runs) {
+    refused(topic, { reason, message, acknowledged }, runs) {
+      if (topic === settings.KAFKA_TOPIC && reason !== 'too-large' && acknowledged.size === 0) metrics.away()
       // That is told of the partitions.
       if (reason === 'no-leader' || !due('KAFKA_REFUSED', false)) return
       log.warn(
-        { code: 'KAFKA_REFUSED', reason, runs, error: message },
+        { code: 'KAFKA_REFUSED', topic, reason, runs, error: message },
         'Kafka refuses batches; nothing is lost by that, they go again in another form',
       )
     },
@@ -159,20 +181,9 @@ const shipper: Shipper = new Shipper({
         "the journal's disk takes no checkpoint; nothing is lost, but what is not in one is sent again after a restart. Make room on the disk",
       )
     },
-    lost({ run, container: { name: container } }, range) {
+    lost({ container: { name: container } }, range) {
       metrics.lost(container, range.reason, range.count)
-      if (range.reason === 'journal-full') return tellJournalFull(container, range.count)
-      if (range.reason === 'disk') {
-        log.error(
-          { code: 'JOURNAL_REFUSED', run, container, ...range },
-          "lines were dropped, and are counted, because the journal's disk took nothing; make room on it",
-        )
-        return
-      }
-      log.error(
-        { code: 'LINE_TOO_LARGE', run, container, ...range },
-        "Kafka refuses a line for its size, so it is given up and counted; raise the topic's max.message.bytes",
-      )
+      tellGivenUp(container, range)
     },
   },
 })

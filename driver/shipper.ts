@@ -67,8 +67,8 @@ export type ShipperEvents = {
   acknowledged(sent: Acknowledged): void
   /** So many bytes of the journal between these offsets were no frame and were passed over. */
   skipped(run: string, where: { from: number; to: number; bytes: number }): void
-  /** Kafka refused a batch of so many runs. Nothing is lost by that: it goes again in another form. */
-  refused(reason: RefusedError['reason'], message: string, runs: number): void
+  /** Kafka refused a batch for a topic, what it holds of so many runs. Nothing is lost by that: it goes again in another form. */
+  refused(topic: string, refusal: RefusedError, runs: number): void
   /** The disk did not take a checkpoint, or did not sync; it is tried again. */
   diskRefused(error: Error): void
   /**
@@ -222,7 +222,8 @@ export class Shipper {
   }
 
   /** Changes what Kafka refused, and takes the runs back to what is acknowledged, to be built anew. */
-  #refused(batch: Batch, ahead: Batch | undefined, { reason, message, acknowledged }: RefusedError): void {
+  #refused(batch: Batch, ahead: Batch | undefined, refusal: RefusedError): void {
+    const { reason, acknowledged } = refusal
     const refused = new Set(batch.partitions.keys()).difference(acknowledged)
     this.#acknowledged(batch, refused)
     const runs = [...batch.states].flatMap(([run, { state }]) => (refused.has(state.partition!) ? [run] : []))
@@ -239,7 +240,7 @@ export class Shipper {
       run.chunkBytes = Math.max(1, Math.floor(run.chunkBytes / 2))
       run.alone = true
     }
-    this.#options.events.refused(reason, message, runs.length)
+    this.#options.events.refused(batch.topic, refusal, runs.length)
     for (const run of new Set([...runs, ...(ahead?.states.keys() ?? [])])) run.rewind()
   }
 

@@ -122,8 +122,14 @@ export class ShippingMetrics {
     if (this.health.kafka !== 'reached') this.health = { kafka: 'reached', since: now }
   }
 
+  /** A send failed and is tried again. */
   failed(): void {
     this.#failures.inc()
+    this.away()
+  }
+
+  /** Kafka takes nothing of what goes to our own topic. */
+  away(): void {
     if (this.health.kafka !== 'away') this.health = { kafka: 'away', since: Date.now() }
   }
 

@@ -8,13 +8,15 @@
  *   with an empty reply for a partition that its metadata does not know.
  * - What one broker can't take keeps nothing from the others: kafkajs (patches/) sends to each broker that it can reach, and tells with
  *   its error what was stored.
- * - After an attempt that failed, or did not settle in time, the client is thrown away. A new one asks for metadata
- *   afresh and shares no half-dead connection, which is what kafkajs 2 does not manage by itself.
+ * - After an attempt that failed, or did not settle in time, the client is thrown away and its connections are cut. A new one asks for
+ *   metadata afresh and shares no half-dead connection, which is what kafkajs 2 does not manage by itself. An attempt that was given
+ *   up has nothing but the old one, and so sends nothing beside its successor.
  * - A late success of an attempt that was given up stores a second copy. Line numbers make it recognisable.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Kafka, type Producer as KafkaProducer, Partitioners, type RecordMetadata } from 'kafkajs'
 import { COMPRESSIONS, type Compression, protocolError } from './kafka.ts'
+import { Sockets } from './sockets.ts'
 import { within } from './within.ts'
 
 export type OutgoingRecord = {
@@ -87,17 +89,19 @@ export type ProducerLimits = {
 
 const LIMITS: ProducerLimits = { attemptTimeout: 10_000, backoff: 100, maxBackoff: 2_000 }
 
+/** A client, and what it sends by. */
+type Client = { sockets: Sockets; producer: KafkaProducer; connected: boolean }
+
 export class Producer {
-  #connect: () => Kafka
+  #connect: (sockets: Sockets) => Kafka
   #events: ProducerEvents
   #options: ProducerOptions
   #limits: ProducerLimits
-  #producer: KafkaProducer | undefined
-  #kafka: Kafka | undefined
+  #client: Client | undefined
   #stopped = new AbortController()
 
-  /** @param connect makes a client; called again after each failed attempt */
-  constructor(connect: () => Kafka, events: ProducerEvents, options: ProducerOptions, limits = LIMITS) {
+  /** @param connect makes a client that has its connections from these; called again after each failed attempt */
+  constructor(connect: (sockets: Sockets) => Kafka, events: ProducerEvents, options: ProducerOptions, limits = LIMITS) {
     this.#connect = connect
     this.#events = events
     this.#options = options
@@ -117,8 +121,8 @@ export class Producer {
     for (let failures = 0; ; failures++) {
       signal.throwIfAborted()
       try {
-        this.#kafka ??= this.#connect()
-        await within(attemptTimeout, this.#attempt(this.#kafka, topic, records), signal)
+        this.#client ??= this.#create()
+        await within(attemptTimeout, this.#attempt(this.#client, topic, records), signal)
         if (failures > 0) this.#events.recovered(failures, performance.now() - since)
         return failures
       } catch (error) {
@@ -140,8 +144,8 @@ export class Producer {
   }
 
   /** @throws RefusedError, or what kafkajs throws */
-  async #attempt(kafka: Kafka, topic: string, records: (OutgoingRecord | Tombstone)[]): Promise<void> {
-    const { replies, error } = await this.#sent(kafka, topic, records).then(
+  async #attempt(client: Client, topic: string, records: (OutgoingRecord | Tombstone)[]): Promise<void> {
+    const { replies, error } = await this.#sent(client, topic, records).then(
       (replies) => ({ replies, error: undefined }),
       (error: Error) => ({ replies: repliesOf(error), error }),
     )
@@ -159,17 +163,23 @@ export class Producer {
     throw new RefusedError('no-leader', message, acknowledged)
   }
 
-  async #sent(kafka: Kafka, topic: string, records: (OutgoingRecord | Tombstone)[]): Promise<Reply[]> {
-    if (!this.#producer) {
-      this.#producer = kafka.producer({
-        allowAutoTopicCreation: false,
-        createPartitioner: Partitioners.DefaultPartitioner,
-        retry: { retries: 0 },
-      })
-      await this.#producer.connect()
-    }
+  #create(): Client {
+    const sockets = new Sockets()
+    const producer = this.#connect(sockets).producer({
+      allowAutoTopicCreation: false,
+      createPartitioner: Partitioners.DefaultPartitioner,
+      retry: { retries: 0 },
+    })
+    return { sockets, producer, connected: false }
+  }
+
+  async #sent(client: Client, topic: string, records: (OutgoingRecord | Tombstone)[]): Promise<Reply[]> {
+    if (!client.connected) await client.producer.connect()
+    client.connected = true
+    // It may have taken so long that the attempt was given up, and the next one has sent the records.
+    if (client !== this.#client) throw new Error('the attempt was given up')
     const { compression, acks } = this.#options
-    return this.#producer.send({
+    return client.producer.send({
       topic,
       messages: records,
       acks: acks === 'all' ? -1 : 1,
@@ -178,11 +188,14 @@ export class Producer {
     })
   }
 
-  /** Lets the client go. Its disconnecting may hang with the broker that it hangs on, so it is not waited for. */
+  /**
+   * Lets the client go. Its disconnecting may hang with the broker that it hangs on, so it is not waited for; and a peer that takes
+   * connections and never closes one would keep its end of each.
+   */
   #discard(): void {
-    const producer = this.#producer
-    this.#producer = undefined
-    this.#kafka = undefined
-    producer?.disconnect().catch(() => {})
+    const client = this.#client
+    this.#client = undefined
+    client?.producer.disconnect().catch(() => {})
+    client?.sockets.cut()
   }
 }

@@ -10,6 +10,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Kafka, PartitionMetadata } from 'kafkajs'
 import { protocolError } from './kafka.ts'
+import { Sockets } from './sockets.ts'
 import { within } from './within.ts'
 
 export type TopicsEvents = {
@@ -17,7 +18,7 @@ export type TopicsEvents = {
   found(topic: string, partitions: number): void
   /** Others than before are the partitions that have no leader, or whose leader takes nothing. */
   leaderless(topic: string, partitions: ReadonlySet<number>): void
-  /** A lookup failed and is tried again; `missing` where Kafka answered that there is no such topic. `attempts` have failed in a row. */
+  /** A lookup failed and is tried again; `missing` where Kafka answered that there is no such topic for us. `attempts` have failed in a row. */
   failed(topic: string, error: Error, missing: boolean, attempts: number): void
 }
 
@@ -35,6 +36,9 @@ export type TopicsLimits = {
   leaderless: number
 }
 
+/** Answers of the protocol about the topic that was asked for, and no other. */
+const MISSING = new Set(['UNKNOWN_TOPIC_OR_PARTITION', 'TOPIC_AUTHORIZATION_FAILED', 'INVALID_TOPIC_EXCEPTION'])
+
 type Known = { partitions: number; leaderless: ReadonlySet<number>; at: number }
 
 const NONE: ReadonlySet<number> = new Set()
@@ -49,15 +53,15 @@ const LIMITS: TopicsLimits = {
 }
 
 export class Topics {
-  #connect: () => Kafka
+  #connect: (sockets: Sockets) => Kafka
   #events: TopicsEvents
   #limits: TopicsLimits
   #known = new Map<string, Known>()
   #asking = new Set<string>()
   #stopped = new AbortController()
 
-  /** @param connect makes a client; called for each lookup */
-  constructor(connect: () => Kafka, events: TopicsEvents, limits = LIMITS) {
+  /** @param connect makes a client that has its connections from these; called for each lookup */
+  constructor(connect: (sockets: Sockets) => Kafka, events: TopicsEvents, limits = LIMITS) {
     this.#connect = connect
     this.#events = events
     this.#limits = limits
@@ -125,7 +129,7 @@ export class Topics {
         return
       } catch (error) {
         signal.throwIfAborted()
-        const missing = protocolError(error) === 'UNKNOWN_TOPIC_OR_PARTITION'
+        const missing = MISSING.has(protocolError(error) ?? '')
         this.#events.failed(topic, error as Error, missing, failures + 1)
         await sleep(Math.min(backoff * 2 ** failures, maxBackoff), undefined, { signal })
       }
@@ -133,7 +137,8 @@ export class Topics {
   }
 
   async #lookUp(topic: string): Promise<Pick<PartitionMetadata, 'partitionId' | 'leader'>[]> {
-    const admin = this.#connect().admin()
+    const sockets = new Sockets()
+    const admin = this.#connect(sockets).admin()
     try {
       await admin.connect()
       const { topics } = await admin.fetchTopicMetadata({ topics: [topic] })
@@ -143,6 +148,7 @@ export class Topics {
     } finally {
       // May hang with the broker that it hangs on, so it is not waited for.
       admin.disconnect().catch(() => {})
+      sockets.cut()
     }
   }
 }

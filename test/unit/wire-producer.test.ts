@@ -1,7 +1,10 @@
 /** The producer, over clients that behave as kafkajs does on a bad day: what counts as sent, and what is tried again. */
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import type { Kafka, Producer as KafkaProducer, ProducerRecord, RecordMetadata } from 'kafkajs'
 import { describe, expect, it } from 'vitest'
 import { type OutgoingRecord, Producer, type ProducerLimits } from '../../wire/producer.ts'
+import type { Sockets } from '../../wire/sockets.ts'
 
 type Reply = (sent: ProducerRecord) => Promise<RecordMetadata[]>
 
@@ -40,20 +43,28 @@ const withReplies =
 const hanging: Reply = () => new Promise(() => {})
 
 /** A producer over clients of which each replies as told, in turn, and what is seen of them from outside. */
-function producing(clients: Reply[][], limits: Partial<ProducerLimits> = {}, inPart = false) {
+function producing(
+  clients: Reply[][],
+  limits: Partial<ProducerLimits> = {},
+  inPart = false,
+  connecting: (client: number) => Promise<void> = async () => {},
+) {
   const seen = {
     clients: 0,
     disconnected: 0,
+    sockets: [] as Sockets[],
     batches: [] as ProducerRecord[],
     failed: [] as [message: string, attempts: number][],
     recovered: [] as number[],
   }
-  const connect = (): Kafka => {
-    const told = clients[seen.clients++]
+  const connect = (sockets: Sockets): Kafka => {
+    seen.sockets.push(sockets)
+    const client = seen.clients++
+    const told = clients[client]
     if (told === undefined) throw new Error('more clients than expected')
     const replies = [...told]
     const producer: Partial<KafkaProducer> = {
-      connect: async () => {},
+      connect: () => connecting(client),
       disconnect: async () => void seen.disconnected++,
       send: (sent) => {
         seen.batches.push(sent)
@@ -166,6 +177,31 @@ describe('a send', () => {
       ],
       recovered: [2],
     })
+  })
+
+  it('an attempt that was given up while it connected sends nothing beside the next one', async () => {
+    const late = Promise.withResolvers<void>()
+    const connecting = (client: number) => (client === 0 ? late.promise : Promise.resolve())
+    const { producer, seen } = producing([[stored], [stored, stored]], { attemptTimeout: 10 }, false, connecting)
+    expect(await producer.send('lines', [record(0)])).toBe(1)
+    late.resolve()
+    expect(await producer.send('lines', [record(1)])).toBe(0)
+    expect(seen.batches.map(({ messages }) => messages)).toEqual([[record(0)], [record(1)]])
+  })
+
+  it('the connections of a client that is given up are cut', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const { producer, seen } = producing([[hanging], [stored]], { attemptTimeout: 50 })
+    const accepted = once(server, 'connection')
+    const sent = producer.send('lines', [record(0)])
+    const socket = seen.sockets[0]!.create({ host: '127.0.0.1', port, ssl: undefined as never, onConnect: () => {} })
+    socket.on('error', () => {})
+    await accepted
+    await sent
+    expect(socket.destroyed).toBe(true)
+    server.close()
   })
 
   it('that hangs is given up, and its client with it', async () => {
