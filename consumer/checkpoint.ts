@@ -62,6 +62,8 @@ export type FileState = {
   /** Times of its earliest and its latest line, ms since 1970; 0 while it has none. */
   first: number
   last: number
+  /** Inode, time of birth and of the last change, ms since 1970, as of the last checkpoint: what replaced it has others. */
+  seen?: [ino: number, birth: number, mtime: number]
   /** It is closed for good: what comes late for its day goes to another segment. */
   sealed?: true
   packed?: Packed
@@ -177,6 +179,7 @@ const file = z.object({
   lines: offset,
   first: offset,
   last: offset,
+  seen: z.tuple([z.number(), z.number(), z.number()]).exactOptional(),
   sealed: z.literal(true).exactOptional(),
   packed: packed.exactOptional(),
 })

@@ -99,9 +99,10 @@ export class Landing {
     const names = { service, module, host, container: chunk.container.name, format: this.#layout.format }
     for (const { day, bytes, misdated, ...said } of this.#layout.lay(chunk, wanted, appended)) {
       if (!this.#writer.fits(bytes.length)) await insist(() => this.#writer.flush())
-      const place = this.#writer.write(service, module, day, partition, bytes, said)
-      this.#index.add(day, { ...place, ...said, run, names }, bytes)
-      this.#hub?.take(stretchOf({ ...place, ...said, bytes: bytes.length }, names), bytes)
+      this.#writer.write(service, module, day, partition, bytes, said, (place, kept) => {
+        this.#index.add(day, { ...place, ...said, run, names }, kept)
+        this.#hub?.take(stretchOf({ ...place, ...said, bytes: kept.length }, names), kept)
+      })
       this.#ledger.wrote(chunk, day, said.lines)
       if (this.#index.full) await insist(() => this.#index.write())
       lines += said.lines

@@ -143,6 +143,11 @@ try {
   )
   metrics.figure('tail_readers', 'Readers that follow lines as they land.', () => hub.readers)
   metrics.figure('tail_lines_missed_total', 'Lines that were left out for readers that were slow.', () => hub.missed)
+  metrics.figure(
+    'files_tampered_total',
+    'Files that were truncated, replaced or removed while they were written.',
+    () => writer.tampered,
+  )
   metrics.figure('disk_free_bytes', "Bytes that are free on the root's disk.", () => space.now.free)
   metrics.figure('disk_paused', '1 while nothing is written because MIN_FREE would not be kept.', () =>
     Number(space.paused),

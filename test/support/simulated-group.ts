@@ -391,10 +391,8 @@ export class Process {
         const file = `${service}/${module}/${day}.p${partition}`
         const state = this.#lengths.get(file) ?? { partition, length: 0, lines: 0, first: 0, last: 0 }
         this.#lengths.set(file, state)
-        const position = state.length
-        this.#waiting.push({ file, at: position, text: Buffer.from(bytes).toString() })
+        this.#waiting.push({ file, at: state.length, text: Buffer.from(bytes).toString() })
         state.length += bytes.length
-        return { file, position }
       },
       flush: () => {
         this.#refuse(0.02)

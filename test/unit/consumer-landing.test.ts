@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import {
   copyFileSync,
   existsSync,
@@ -8,10 +9,13 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { readIndex } from '../../consumer/index-log.ts'
 import { deferredRecords } from '../../wire/deferred-records.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { filesOf, Life, landAll, NOON, topicOf } from '../support/landing.ts'
@@ -165,6 +169,128 @@ describe('landing', () => {
     life.end()
     await landAll(root.path, topic)
     expect(filesOf(root.path)['s/m/2026-11-23.1.log']?.match(/c1 \d+/g)).toEqual(['c1 4', 'c1 5', 'c1 6'])
+  })
+
+  // A busy file: what is written next comes before the checkpoint looks at it.
+  it.each([...tamperings, ['emptied', (path: string) => truncateSync(path)]] as typeof tamperings)(
+    'a file that somebody has %s between two batches of one checkpoint: it stays as it is, and no line behind that is lost',
+    async (_, tamper) => {
+      using root = temporaryFolder()
+      const path = join(root.path, 's/m/2026-11-23.log')
+      const topic = topicOf([1, 4, 7].map((first) => ({ partition: 0, module: 'm', run: 1, first, count: 3 })))
+      const life = new Life(root.path)
+      await life.land(topic[0]!)
+      life.writer.flush()
+      // The line is taken up already; what counts is the moment in which it is written.
+      await life.land(topic[1]!)
+      tamper(path)
+      const left = filesOf(root.path)['s/m/2026-11-23.log']
+      life.writer.flush()
+      await life.land(topic[2]!)
+      life.save()
+      life.end()
+      const files = filesOf(root.path)
+      expect(files['s/m/2026-11-23.1.log']?.match(/c1 \d+/g)).toEqual([4, 5, 6, 7, 8, 9].map((n) => `c1 ${n}`))
+      expect(files['s/m/2026-11-23.log']).toBe(left)
+      expect(life.writer.tampered).toBe(1)
+      const rows = [
+        ...readIndex(join(root.path, '.tallyman'), '2026-11-23', life.index.lengths.get('2026-11-23')!),
+      ].flat()
+      expect(rows.map(({ file, position, lines, numbers }) => [file, position, lines, numbers[0]])).toEqual([
+        ['s/m/2026-11-23.log', 0, 3, [1, 3]],
+        ['s/m/2026-11-23.1.log', 0, 6, [4, 9]],
+      ])
+      expect(crc32(files['s/m/2026-11-23.1.log']!)).toBe(rows[1]!.crc)
+    },
+  )
+
+  it('a file that somebody has moved away takes lines until the next checkpoint', async () => {
+    using root = temporaryFolder()
+    const path = join(root.path, 's/m/2026-11-23.log')
+    const topic = topicOf([1, 4, 7].map((first) => ({ partition: 0, module: 'm', run: 1, first, count: 3 })))
+    const life = new Life(root.path)
+    await life.land(topic[0]!)
+    life.writer.flush()
+    renameSync(path, `${path}~`)
+    await life.land(topic[1]!)
+    life.save()
+    await life.land(topic[2]!)
+    life.save()
+    life.end()
+    expect(life.writer.tampered).toBe(1)
+    const numbers = (text: string) => text.match(/c1 \d+/g)
+    expect(numbers(readFileSync(`${path}~`, 'utf8'))).toEqual([1, 2, 3, 4, 5, 6].map((n) => `c1 ${n}`))
+    expect(numbers(filesOf(root.path)['s/m/2026-11-23.1.log']!)).toEqual(['c1 7', 'c1 8', 'c1 9'])
+  })
+
+  describe('a file that is not open', () => {
+    const three = [1, 4, 7].map((first) => ({ partition: 0, module: 'm', run: 1, first, count: 3 }))
+    const path = (root: string) => join(root, 's/m/2026-11-23.log')
+    /** As `sed -i` does it: as long as before, and in place of the file. */
+    const edit = (file: string) => {
+      writeFileSync(`${file}~`, readFileSync(file, 'utf8').replaceAll('c1', 'c7'))
+      renameSync(`${file}~`, file)
+    }
+    const landed = (root: string) =>
+      Object.fromEntries(Object.entries(filesOf(root)).map(([file, text]) => [file, text.match(/c\d \d+/g)]))
+
+    it.each(['saved', 'killed'])(
+      'replaced by one as long while no consumer ran, which was %s: a new segment',
+      async (how) => {
+        using root = temporaryFolder()
+        const topic = topicOf(three)
+        await landAll(root.path, topic.slice(0, 1))
+        if (how === 'killed') {
+          const life = new Life(root.path)
+          await life.land(topic[1]!)
+          life.writer.flush()
+          life.end()
+        }
+        edit(path(root.path))
+        const { writer } = await landAll(root.path, topic)
+        expect(writer.tampered).toBe(1)
+        expect(landed(root.path)['s/m/2026-11-23.1.log']).toEqual([4, 5, 6, 7, 8, 9].map((n) => `c1 ${n}`))
+      },
+    )
+
+    it('replaced by one as long after others took its place among those that are open: a new segment', async () => {
+      using root = temporaryFolder()
+      const others = [1, 2].map((n) => ({ partition: 0, module: `o${n}`, run: n + 1, first: 1, count: 1 }))
+      const topic = topicOf([three[0]!, ...others, three[1]!])
+      const life = new Life(root.path, 1)
+      for (const stored of topic.slice(0, 3)) await life.land(stored)
+      life.writer.flush()
+      edit(path(root.path))
+      await life.land(topic[3]!)
+      life.save()
+      life.end()
+      expect(life.writer.tampered).toBe(1)
+      expect(landed(root.path)['s/m/2026-11-23.1.log']).toEqual(['c1 4', 'c1 5', 'c1 6'])
+    })
+
+    it('killed with more in the file than in the checkpoint: it goes on in it', async () => {
+      using root = temporaryFolder()
+      const topic = topicOf(three)
+      await landAll(root.path, topic.slice(0, 1))
+      const life = new Life(root.path)
+      await life.land(topic[1]!)
+      life.writer.flush()
+      life.end()
+      const { writer } = await landAll(root.path, topic)
+      expect(writer.tampered).toBe(0)
+      expect(Object.keys(filesOf(root.path))).toEqual(['s/m/2026-11-23.log'])
+    })
+
+    it('copied with its root to another disk, times and all: it goes on in it', async () => {
+      using from = temporaryFolder()
+      using to = temporaryFolder()
+      const topic = topicOf(three)
+      await landAll(from.path, topic.slice(0, 1))
+      execFileSync('cp', ['-a', `${from.path}/.`, to.path])
+      const { writer } = await landAll(to.path, topic)
+      expect(writer.tampered).toBe(0)
+      expect(Object.keys(filesOf(to.path))).toEqual(['s/m/2026-11-23.log'])
+    })
   })
 
   it('a file that was there before us is left as it is', async () => {
