@@ -27,7 +27,7 @@ import { type LeftRun, readLeftRun } from './left-run.ts'
 import { type LogOpts, readLogOpts } from './log-opts.ts'
 import type { RunState } from './metrics.ts'
 import { LogReader, type ReadConfig } from './read-logs.ts'
-import { createRun, guessRun, type RunRecord } from './run.ts'
+import { createRun, guessRun, makeDurable, type RunRecord } from './run.ts'
 import type { Settings } from './settings.ts'
 import type { ShipperData, ShipperReport, ShipperRequest } from './shipper-thread.ts'
 import type { Health } from './shipping-metrics.ts'
@@ -35,6 +35,10 @@ import { Slots } from './slots.ts'
 
 /** What we wait for the disk at most before StartLogging is refused. */
 const DEADLINE_MS = 5000
+
+/** A container's start waits this long for room on a disk that is full, and tries so often. */
+const MAKE_ROOM_MS = 1500
+const RETRY_MS = 50
 
 const METRICS_MS = 2000
 
@@ -70,6 +74,8 @@ export class Driver {
   #unstopped = 0
   /** Slots of the runs whose bytes the disk refuses. */
   #refused = new Set<number>()
+  /** Containers whose start waits for room on the disk. */
+  #starting = 0
   #metrics: PromiseWithResolvers<{ text: string; health: Health }> | undefined
   #opening = new Map<number, (fifo: string | undefined) => void>()
   #stopping = false
@@ -179,6 +185,7 @@ export class Driver {
     let record: RunRecord
     try {
       record = createRun(journal, description)
+      await makeDurable(journal, record)
     } catch (error) {
       record = { v: 1, run: randomUUID(), ...description }
       log.error(
@@ -312,7 +319,7 @@ export class Driver {
     }
     let record: RunRecord
     try {
-      record = createRun(journal, {
+      record = await this.#create({
         ...opts,
         file,
         host,
@@ -332,13 +339,22 @@ export class Driver {
     }
     const run = this.#enter(record, slot)
     this.#byFile.set(file, run)
-    const opened = this.#openFifo(run).then((reason) => {
-      if (reason === undefined) return this.#ship(run, startOfRun())
+    const undo = () => {
       this.#forget(run)
       this.#history.remove(record)
       removeRun(journal, record.run)
-      throw new DriverError('FIFO_INVALID', `tallyman can't read the container's FIFO: ${reason}`)
+    }
+    const durable = makeDurable(journal, record).catch((error: Error) => {
+      undo()
+      throw new DriverError('JOURNAL_REFUSED', `tallyman can't sync its journal in ${journal}: ${error.message}`)
     })
+    const opened = durable
+      .then(() => this.#openFifo(run))
+      .then((reason) => {
+        if (reason === undefined) return this.#ship(run, startOfRun())
+        undo()
+        throw new DriverError('FIFO_INVALID', `tallyman can't read the container's FIFO: ${reason}`)
+      })
     // Too late for dockerd, not for us: should the FIFO be opened after all, its run is shipped and ends as any other.
     const late = sleep(DEADLINE_MS, undefined, { ref: false }).then(() => {
       throw new DriverError(
@@ -349,6 +365,29 @@ export class Driver {
     await Promise.race([opened, late])
     const { service, module, container } = record
     this.#options.log.debug({ run: record.run, service, module, container: container.name }, 'run started')
+  }
+
+  /** Makes a run's folder. A disk that is full gets a moment to take what is shipped from it. @throws Error of the file system */
+  async #create(description: Omit<RunRecord, 'v' | 'run'>): Promise<RunRecord> {
+    const until = performance.now() + MAKE_ROOM_MS
+    for (let asked = false; ; asked = true) {
+      try {
+        const record = createRun(this.#options.journal, description)
+        if (asked) this.#makeRoom(-1)
+        return record
+      } catch (error) {
+        const full = (error as NodeJS.ErrnoException).code === 'ENOSPC' && performance.now() < until
+        if (full !== asked) this.#makeRoom(full ? 1 : -1)
+        if (!full) throw error
+      }
+      await sleep(RETRY_MS)
+    }
+  }
+
+  /** @param starting how many more containers wait for room on the disk, or fewer */
+  #makeRoom(starting = 0): void {
+    this.#starting += starting
+    this.#tellShipper({ type: 'make-room', wanted: this.#refused.size + this.#starting > 0 })
   }
 
   /** LogDriver.StopLogging: each FIFO is held open since before anybody could ask, and is read on to its end. */
@@ -386,7 +425,7 @@ export class Driver {
         break
       case 'disk-refused':
         this.#refused.add(report.slot)
-        this.#tellShipper({ type: 'make-room', wanted: true })
+        this.#makeRoom()
         this.#options.log.warn(
           { code: 'JOURNAL_REFUSED', errno: report.errno, ...context },
           "the journal's disk refuses bytes; room is made of what is shipped, and where that is not enough lines are dropped and counted, so that the container goes on. Make room on the disk",
@@ -394,14 +433,13 @@ export class Driver {
         break
       case 'disk-recovered':
         this.#refused.delete(report.slot)
-        if (this.#refused.size === 0) this.#tellShipper({ type: 'make-room', wanted: false })
+        if (this.#refused.size === 0) this.#makeRoom()
         this.#options.log.info(context, "the journal's disk takes bytes again")
     }
   }
 
   #ended(run: Run): void {
-    if (this.#refused.delete(run.slot) && this.#refused.size === 0)
-      this.#tellShipper({ type: 'make-room', wanted: false })
+    if (this.#refused.delete(run.slot) && this.#refused.size === 0) this.#makeRoom()
     // Not where another run has it by now.
     if (this.#byFile.get(run.record.file) === run) {
       this.#byFile.delete(run.record.file)
@@ -415,6 +453,7 @@ export class Driver {
 
   #shipperReport(report: ShipperReport): void {
     if (report.type === 'removed') this.#history.remove(report.record)
+    if (report.type === 'close-segment') this.#askIntake(report)
     if (report.type === 'metrics') {
       this.#metrics?.resolve(report)
       this.#metrics = undefined

@@ -12,7 +12,7 @@ export type IntakeData = { slots: SharedArrayBuffer; wake: number; port: Message
 /**
  * To intake. `open` is answered by `opened` with the same slot; `held` is the FIFO's descriptor where it is open already,
  * `segmentBytes` where the run's segments are to be smaller than others, `blockMs` how long its container waits for a disk.
- * `close` ends a run whose FIFO another run is about to open.
+ * `close` ends a run whose FIFO another run is about to open. `close-segment` has a run begin another segment.
  */
 export type IntakeRequest =
   | {
@@ -25,6 +25,7 @@ export type IntakeRequest =
       blockMs: number
     }
   | { type: 'close'; slot: number }
+  | { type: 'close-segment'; slot: number }
   | { type: 'stop' }
 
 /** From intake. `fifo` says why a FIFO could not be opened; it is undefined when it was. */
@@ -50,6 +51,10 @@ function handle(request: IntakeRequest): void {
   }
   if (request.type === 'close') {
     intake.close(request.slot)
+    return
+  }
+  if (request.type === 'close-segment') {
+    intake.closeSegment(request.slot)
     return
   }
   try {

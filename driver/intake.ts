@@ -175,6 +175,12 @@ export class Intake {
     if (run) this.#finish(run)
   }
 
+  /** Has the run begin another segment with what comes next, so that this one can go. */
+  closeSegment(slot: number): void {
+    const run = this.#runs.get(slot)
+    if (run && run.segmentBytes > 0) this.#closeSegment(run)
+  }
+
   /** Takes up what a driver dropped that was killed before the disk took bytes again. @returns whether the disk still takes none */
   #dropsOn(run: Run): boolean {
     const dropped = readDropped(run.folder)
@@ -294,6 +300,7 @@ export class Intake {
     if (run.segment === -1) return
     closeSync(run.segment)
     run.segment = -1
+    this.#slots.close(run.slot)
     if (run.segmentBytes > 0) return
     try {
       unlinkSync(segmentPath(run.folder, this.#slots.written(run.slot)))

@@ -5,7 +5,7 @@
  * Invariant: it reads and syncs, with the thread pool's threads, and nothing waits for it. What Kafka takes within the interval
  * is never synced: Kafka has it.
  */
-import { open } from 'node:fs/promises'
+import { syncPath } from '../wire/durable.ts'
 import { segmentPath } from './journal.ts'
 import type { Shipment } from './shipment.ts'
 
@@ -61,8 +61,7 @@ function pathsBehind({ folder, reader }: Waiting, from: number): string[] {
 
 async function sync(path: string): Promise<void> {
   try {
-    await using file = await open(path)
-    await file.sync()
+    await syncPath(path)
   } catch (error) {
     // Given up, or shipped and removed, since the list was made.
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error

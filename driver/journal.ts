@@ -233,9 +233,12 @@ export class JournalReader {
   #gaps: Gap[] = []
   #fd = -1
   #base = 0
+  #start: number
 
-  constructor(folder: string) {
+  /** @param start where the stream begins while there is no segment: what is before that is gone */
+  constructor(folder: string, start = 0) {
     this.#folder = folder
+    this.#start = start
     this.#refresh()
   }
 
@@ -287,9 +290,9 @@ export class JournalReader {
     return this.#bases
   }
 
-  /** Where the first segment begins, as far as is known; 0 where there is none. */
+  /** Where the first segment begins, as far as is known, or would begin. */
   get start(): number {
-    return this.#bases[0] ?? 0
+    return this.#bases[0] ?? this.#start
   }
 
   /** Whether a segment ends at or before `offset` and could be removed. */
@@ -297,10 +300,19 @@ export class JournalReader {
     return this.#bases.length > 1 && this.#bases[1]! <= offset
   }
 
-  /** Removes the first segment. */
-  dropFirst(): void {
+  /** Puts [offset, end) of the only segment, which ends there, into one of its own, so that the one can go. @throws Error of the file system */
+  keepTail(offset: number, end: number): void {
+    const tail = Buffer.alloc(end - offset)
+    const length = this.read(tail, 0, tail.length, offset)
+    writeFileSync(segmentPath(this.#folder, offset), tail.subarray(0, length), { mode: 0o600 })
+    this.#refresh()
+  }
+
+  /** Removes the first segment. @param end where it ends, if it is the only one */
+  dropFirst(end = 0): void {
     const base = this.#bases.shift()
     if (base === undefined) return
+    this.#start = end
     if (base === this.#base) this.close()
     unlinkSync(segmentPath(this.#folder, base))
     if (this.#gaps[0]?.offset === base) {

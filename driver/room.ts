@@ -11,7 +11,7 @@ import type { ChunkBuilder } from './chunks.ts'
 import { giveReserve, takeReserve } from './journal.ts'
 import type { Retention } from './retention.ts'
 import type { RunRecord } from './run.ts'
-import type { Shipment } from './shipment.ts'
+import type { Given, Shipment } from './shipment.ts'
 import type { Slots } from './slots.ts'
 
 /** The journals' size is looked at this often: a container that writes flat out adds some 20 MB meanwhile. */
@@ -30,6 +30,8 @@ export type RoomOptions = {
   slots: Slots
   /** What lines go through that are given up. */
   sink: ChunkBuilder
+  /** Asks for the segment that is written to be closed: soon after that it can go. */
+  close(shipment: Shipment): void
 }
 
 export class Room {
@@ -104,17 +106,28 @@ export class Room {
   }
 
   #keepWithinMax(): void {
-    const { journalMax, retention, shipments, sink } = this.#options
+    const { journalMax, retention, sink } = this.#options
     if (this.#held <= journalMax) return
     while (this.#held > journalMax && retention.giveOldest());
-    for (const shipped of [true, false]) {
-      while (this.#held > journalMax) {
-        // The largest has a segment to give, or only the one that is being written.
-        const gave = [...shipments]
-          .sort((a, b) => b.held - a.held)
-          .some((s) => (!shipped || s.reader.droppable(s.acked.offset)) && s.giveSegment(sink))
-        if (!gave) break
-      }
+    for (const give of [(s: Shipment) => s.giveShipped(), (s: Shipment) => s.giveSegment(sink)])
+      while (this.#held > journalMax) if (!this.#giveLargest(give)) break
+  }
+
+  /**
+   * Has the run give that holds the most. Where its segment is written to, nobody gives in its place before that is closed: a
+   * quieter one has no part in it.
+   */
+  #giveLargest(give: (shipment: Shipment) => Given): boolean {
+    const nothing = new Set<Shipment>()
+    for (;;) {
+      let largest: Shipment | undefined
+      for (const shipment of this.#options.shipments)
+        if (!nothing.has(shipment) && shipment.held > (largest?.held ?? 0)) largest = shipment
+      if (!largest) return false
+      const given = give(largest)
+      if (given === 'open') this.#options.close(largest)
+      if (given !== 'nothing') return given === 'given'
+      nothing.add(largest)
     }
   }
 
@@ -151,13 +164,20 @@ export class Room {
   }
 
   #give(): void {
-    const { journal, retention, shipments, sink } = this.#options
+    const { journal, retention, shipments, close } = this.#options
     for (let given = 0; given < ROOM_SEGMENTS; given++) {
       if (retention.giveOldest()) continue
       giveReserve(journal)
-      const gave = [...shipments].some((s) => s.reader.droppable(s.acked.offset) && s.giveSegment(sink))
+      const open: Shipment[] = []
+      const gave = [...shipments].some((shipment) => {
+        const given = shipment.giveShipped()
+        if (given === 'open') open.push(shipment)
+        return given === 'given'
+      })
       takeReserve(journal)
-      if (!gave) return
+      if (gave) continue
+      for (const shipment of open) close(shipment)
+      return
     }
   }
 }

@@ -4,10 +4,10 @@
  * The run's id is the name of its folder.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import * as z from 'zod'
-import { replaceFile, syncFolder } from '../wire/durable.ts'
+import { replaceFile, syncPath } from '../wire/durable.ts'
 import { dropCheckpoint } from './checkpoint.ts'
 import { reserveDropped, runFolder, runsFolder } from './journal.ts'
 
@@ -46,15 +46,28 @@ const schema = z.object({
 /** `run` is the run's id. */
 export type RunRecord = z.infer<typeof schema> & { run: string }
 
-/** Makes the run's folder and its run.json, durable when this returns. */
+/**
+ * Makes the run's folder and its run.json; `makeDurable` has them survive a loss of power.
+ * @throws Error of the file system, with nothing left of the folder
+ */
 export function createRun(journal: string, description: Omit<RunRecord, 'v' | 'run'>): RunRecord {
   const run = randomUUID()
   const folder = runFolder(journal, run)
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
-  reserveDropped(folder)
-  replaceFile(join(folder, 'run.json'), Buffer.from(JSON.stringify({ v: 1, ...description })), true)
-  syncFolder(runsFolder(journal))
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    reserveDropped(folder)
+    replaceFile(join(folder, 'run.json'), Buffer.from(JSON.stringify({ v: 1, ...description })), false)
+  } catch (error) {
+    rmSync(folder, { recursive: true, force: true })
+    throw error
+  }
   return { v: 1, run, ...description }
+}
+
+/** Syncs what `createRun` made, in the pool's threads. */
+export async function makeDurable(journal: string, { run }: RunRecord): Promise<void> {
+  const folder = runFolder(journal, run)
+  await Promise.all([join(folder, 'run.json'), folder, runsFolder(journal)].map(syncPath))
 }
 
 /** @throws Error saying what is wrong with the folder's name or the file */

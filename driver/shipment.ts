@@ -28,6 +28,12 @@ const CHECKPOINT_MS = 5_000
 const CHECKPOINT_BYTES = 16 * 1024 * 1024
 const QUIET_MS = 500
 
+/** What became of a segment that was to be given: `open` says that it is written to, and has to be closed first. */
+export type Given = 'given' | 'open' | 'nothing'
+
+/** A segment that is shipped but for so much goes, and this stays: a frame that has not come whole, and others behind the last send. */
+const TAIL_BYTES = 2 * MAX_FRAME_BYTES
+
 export class Shipment {
   readonly slot: number
   readonly record: RunRecord
@@ -78,7 +84,7 @@ export class Shipment {
     this.key = record.options.key === 'run' ? record.run : recordKey(record.service, record.module)
     this.format = record.options.format === 'json' ? jsonLines({ ...record, run: this.id }) : CHUNKS
     this.headers = recordHeaders(record, this.format.contentType)
-    this.reader = new JournalReader(this.folder)
+    this.reader = new JournalReader(this.folder, checkpoint.offset)
     this.partition = checkpoint.partition
     this.acked = checkpoint
     this.#savedOffset = checkpoint.offset
@@ -166,14 +172,55 @@ export class Shipment {
       : [...cursor.lost, range]
   }
 
+  /** The first segment: where it begins and ends, `end` being undefined while it is written to; undefined where there is none. */
+  get #first(): { base: number; end: number | undefined } | undefined {
+    const [base, next] = this.reader.bases()
+    if (base === undefined) return undefined
+    const closed = this.#slots.closed(this.slot)
+    return { base, end: next ?? (closed > base ? closed : undefined) }
+  }
+
+  /** Gives the first segment if all of it is shipped, or all but a little that is put into a segment of its own. */
+  giveShipped(): Given {
+    // Nothing is listed for a run that can't have any.
+    if (this.acked.offset <= this.reader.start) return 'nothing'
+    const first = this.#first
+    const { offset } = this.acked
+    if (!first || offset <= first.base || (first.end ?? this.written) - offset > TAIL_BYTES) return 'nothing'
+    if (first.end === undefined) return 'open'
+    return this.#keepTail(offset, first.end) && this.save(this.acked, true) && this.#drop(first.end)
+      ? 'given'
+      : 'nothing'
+  }
+
+  /** Where a segment that goes ends within a frame, and nothing follows it yet, that stays. @returns whether the disk takes it */
+  #keepTail(offset: number, end: number): boolean {
+    if (offset >= end || this.reader.bases().length > 1) return true
+    try {
+      this.reader.keepTail(offset, end)
+    } catch (error) {
+      this.#events.diskRefused(error as Error)
+      return false
+    }
+    return true
+  }
+
+  #drop(end: number): true {
+    this.reader.dropFirst(end)
+    return true
+  }
+
   /**
    * Gives up the first segment, counted as it would have been shipped.
    * @param sink what its lines go through
-   * @returns false where it is the one that is being written, or where the disk takes no checkpoint
+   * @returns `nothing` also where the disk takes no checkpoint
    */
-  giveSegment(sink: ChunkBuilder): boolean {
-    const end = this.reader.bases()[1]
-    if (end === undefined) return false
+  giveSegment(sink: ChunkBuilder): Given {
+    const first = this.#first
+    if (!first) return 'nothing'
+    const { end } = first
+    if (end === undefined) return 'open'
+    const ended = this.#slots.ended(this.slot)
     const cursor = this.#cursorFrom(this.acked)
     const given: LostRange[] = []
     if (cursor.offset < end) {
@@ -187,14 +234,16 @@ export class Shipment {
           return true
         }
         anew()
-        cursor.advance(sink, limit, false, anew)
+        cursor.advance(sink, limit, ended && limit === this.written, anew)
         given.push(...rangesSince(first, cursor.lines.next, 'journal-full'))
       } while (cursor.gap && cursor.offset < end)
-      if (cursor.offset < end) return false
+      // What a container is in the middle of printing, or a disk that was full cut off.
+      if (cursor.offset < end && (cursor.offset <= first.base || !this.#keepTail(cursor.offset, end))) return 'nothing'
+      if (cursor.offset < end && this.reader.bases()[1] !== cursor.offset) return 'nothing'
     }
     for (const range of given) this.lose(cursor, range)
     const state = cursor.state(this.partition)
-    if (!this.save(state, true)) return false
+    if (!this.save(state, true)) return 'nothing'
     // A line that Kafka refused alone is not there any more: the next one is another.
     if (state.offset > this.acked.offset) this.refused = false
     this.countNumbered(cursor)
@@ -202,9 +251,9 @@ export class Shipment {
     this.#undecided.push(...rangesUpTo(given, built))
     this.#tell(rangesFrom(given, built))
     this.#moveTo(state)
-    this.reader.dropFirst()
+    this.#drop(end)
     if (this.cursor.offset < state.offset) this.#buildFromAcked()
-    return true
+    return 'given'
   }
 
   /** Whether the checkpoint on disk is due. */

@@ -27,6 +27,7 @@ export type ShipperRequest =
 export type ShipperReport =
   | { type: 'done'; slot: number }
   | { type: 'removed'; record: RunRecord }
+  | { type: 'close-segment'; slot: number }
   | { type: 'metrics'; text: string; health: Health }
   | { type: 'stopped' }
 
@@ -157,6 +158,7 @@ const shipper: Shipper = new Shipper({
     done: (slot) => report({ type: 'done', slot }),
     removed: (record) => report({ type: 'removed', record }),
     numbered: (lines) => metrics.numbered(lines),
+    closeSegment: (slot) => report({ type: 'close-segment', slot }),
     acknowledged: (sent) => metrics.acknowledged(sent),
     skipped(run, where) {
       metrics.skipped(where.bytes)

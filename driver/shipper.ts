@@ -63,6 +63,8 @@ export type ShipperEvents = {
   removed(record: RunRecord): void
   /** So many lines were read for the first time, those included that are given up. */
   numbered(lines: number): void
+  /** The segment that the run's bytes go to is to be closed, so that it can go. */
+  closeSegment(slot: number): void
   /** A send was acknowledged. */
   acknowledged(sent: Acknowledged): void
   /** So many bytes of the journal between these offsets were no frame and were passed over. */
@@ -127,6 +129,7 @@ export class Shipper {
       retention: this.#retention,
       slots,
       sink: this.#chunk,
+      close: ({ slot }) => events.closeSegment(slot),
     })
   }
 

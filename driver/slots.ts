@@ -2,13 +2,13 @@
  * What intake and shipping tell each other without a message: a row a run in shared memory, and a doorbell; and what intake counts.
  *
  * Invariants
- * - Each cell has one writer. `written`, ENDED and `taken` are intake's, `held` is shipping's; main claims a row before anyone else
+ * - Each cell has one writer. `written`, `closed`, ENDED and `taken` are intake's, `held` is shipping's; main claims a row before anyone else
  *   knows it and frees it after shipping said that the run is over. The longest turn is intake's until main takes it.
  * - `written` is stored before the doorbell is rung, and the doorbell is atomic: whoever saw it ring sees the bytes.
  * - `written` counts bytes that are in the journal. ENDED is set after the last of them.
  */
 
-/** 65,536 runs at once, at 13 bytes each: an outage in which thousands of short containers come and go fits. */
+/** 65,536 runs at once, at 21 bytes each: an outage in which thousands of short containers come and go fits. */
 const ROWS = 65_536
 
 /** Before the rows: the doorbell, the longest turn, and `taken`. */
@@ -26,17 +26,19 @@ export class Slots {
   #taken: Float64Array
   #state: Int32Array
   #written: Float64Array
+  #closed: Float64Array
   #held: Uint8Array
   #lowestFree = 0
 
-  constructor(memory = new SharedArrayBuffer(HEAD_BYTES + ROWS * 13)) {
+  constructor(memory = new SharedArrayBuffer(HEAD_BYTES + ROWS * 21)) {
     this.memory = memory
     this.#doorbell = new Int32Array(memory, 0, 1)
     this.#longestTurn = new Int32Array(memory, 4, 1)
     this.#taken = new Float64Array(memory, 8, 1)
     this.#written = new Float64Array(memory, HEAD_BYTES, ROWS)
-    this.#state = new Int32Array(memory, HEAD_BYTES + ROWS * 8, ROWS)
-    this.#held = new Uint8Array(memory, HEAD_BYTES + ROWS * 12, ROWS)
+    this.#closed = new Float64Array(memory, HEAD_BYTES + ROWS * 8, ROWS)
+    this.#state = new Int32Array(memory, HEAD_BYTES + ROWS * 16, ROWS)
+    this.#held = new Uint8Array(memory, HEAD_BYTES + ROWS * 20, ROWS)
   }
 
   /** Takes a row for a run whose journal holds `written` bytes. @returns its index, or undefined when all are taken */
@@ -45,6 +47,7 @@ export class Slots {
     if (slot === -1) return undefined
     this.#lowestFree = slot + 1
     this.#written[slot] = written
+    this.#closed[slot] = written
     Atomics.store(this.#state, slot, OPEN)
     return slot
   }
@@ -79,6 +82,16 @@ export class Slots {
   /** The longest turn since this was asked last, µs. */
   takeLongestTurn(): number {
     return Atomics.exchange(this.#longestTurn, 0, 0)
+  }
+
+  /** Offset before which no segment is written to any more. */
+  closed(slot: number): number {
+    return this.#closed[slot]!
+  }
+
+  /** What is written is in segments that are closed. */
+  close(slot: number): void {
+    this.#closed[slot] = this.#written[slot]!
   }
 
   ended(slot: number): boolean {

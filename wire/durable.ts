@@ -1,5 +1,6 @@
 /** Files that are there whole or not at all, whatever is killed or loses power meanwhile. */
 import { closeSync, fsyncSync, openSync, renameSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 export function syncFolder(path: string): void {
@@ -9,6 +10,12 @@ export function syncFolder(path: string): void {
   } finally {
     closeSync(fd)
   }
+}
+
+/** Makes a file or a folder durable, in the pool's threads. */
+export async function syncPath(path: string): Promise<void> {
+  await using file = await open(path)
+  await file.sync()
 }
 
 /**

@@ -17,23 +17,10 @@ import { Slots } from '../../driver/slots.ts'
 import type { LostRange } from '../../wire/chunk.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame, lineFrames } from '../support/log-entry.ts'
+import { PAGE, smallDisk } from '../support/small-disk.ts'
 
-const PAGE = 4096
 const DISK_PAGES = 32
 const TIME = 1_795_422_281_000_000_000n
-
-/** A file system of so many pages, of which folders and each file take what they take. */
-function smallDisk(pages: number) {
-  const folder = temporaryFolder()
-  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${pages * PAGE}`, 'tallyman-test', folder.path])
-  return {
-    path: folder.path,
-    [Symbol.dispose]() {
-      execFileSync('umount', [folder.path])
-      folder[Symbol.dispose]()
-    },
-  }
-}
 
 const line = (text: string, source: 'stdout' | 'stderr' = 'stdout') =>
   frame({ source, time: TIME, line: Buffer.from(text) })

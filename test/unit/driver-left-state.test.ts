@@ -2,7 +2,7 @@
  * What a driver finds on the disk when it starts, damaged in every way that a disk, an operator or another version can: it starts, says
  * what is wrong, and reads each container's pipe. The driver is a real process, dockerd's part is played by the test.
  */
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { startOfRun, writeCheckpoint } from '../../driver/checkpoint.ts'
@@ -14,6 +14,7 @@ import { startRequest } from '../support/fed-run.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame } from '../support/log-entry.ts'
 import { runOptions } from '../support/run.ts'
+import { PAGE, smallDisk } from '../support/small-disk.ts'
 import { until } from '../support/until.ts'
 
 const line = (text: string) => frame({ source: 'stdout', time: 1_000n, line: Buffer.from(text) })
@@ -42,6 +43,14 @@ function journalled(journal: string): Map<string, number> {
       bytes.set(service, (bytes.get(service) ?? 0) + readFileSync(join(folder, name)).length)
   }
   return bytes
+}
+
+function writes(fd: number, bytes: Uint8Array): boolean {
+  try {
+    return writeSync(fd, bytes) === bytes.length
+  } catch {
+    return false
+  }
 }
 
 describe('a run that an earlier driver left', () => {
@@ -170,6 +179,29 @@ describe('the driver starts', () => {
       await until('it is journalled', () => journalled(folder.path).get('shop') === MUCH.length, 10)
       expect(driver.log.filter(({ code }) => code === 'JOURNAL_FOREIGN')).toHaveLength(1)
       pipe.close()
+    },
+  )
+
+  it.runIf(process.getuid?.() === 0)(
+    'on a disk that is full: containers are refused in words and leave nothing, until there is room',
+    async () => {
+      using disk = smallDisk(256)
+      using elsewhere = temporaryFolder()
+      const filler = join(disk.path, 'filler')
+      const fd = openSync(filler, 'w')
+      while (writes(fd, Buffer.alloc(PAGE)));
+      closeSync(fd)
+      await using driver = await DriverProcess.start(disk.path)
+      const pipe = new Pipe(elsewhere.path, 'fifo')
+      const request = JSON.parse(startRequest(pipe.file, { service: 'shop' }))
+      expect(await driver.post('LogDriver.StartLogging', request)).toMatch(/can't write its journal.*ENOSPC/)
+      expect(readdirSync(runsFolder(disk.path))).toEqual([])
+      rmSync(filler)
+      const other = new Pipe(elsewhere.path, 'other')
+      expect(await driver.post('LogDriver.StartLogging', { ...request, File: other.file })).toBe('')
+      await other.feed(line('after'))
+      await until('it is journalled', () => journalled(disk.path).get('shop') === line('after').length, 10)
+      for (const each of [pipe, other]) each.close()
     },
   )
 

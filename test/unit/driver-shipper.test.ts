@@ -91,6 +91,7 @@ function house(journal: string, options: Options = {}) {
   const slot = slots.claim(0)!
   const skips: number[] = []
   const removed: string[] = []
+  const closes: number[] = []
   const losses: LostRange[] = []
   let numbered = 0
   const others: RunRecord[] = []
@@ -115,6 +116,9 @@ function house(journal: string, options: Options = {}) {
     losses,
     numbered: () => numbered,
     removed,
+    closes,
+    /** Closes the segment, as intake does. */
+    close: () => slots.close(slot),
     /** Journals bytes as intake does. */
     write(bytes: Uint8Array, base = 0) {
       appendFileSync(segmentPath(folder, base), bytes)
@@ -126,7 +130,7 @@ function house(journal: string, options: Options = {}) {
       slots.ring()
     },
     /** Runs a shipper from the checkpoint on until `until` resolves. */
-    async ship(producer: FakeProducer, until: (done: Promise<void>) => Promise<unknown>) {
+    async ship(producer: FakeProducer, until: (done: Promise<void>, shipper: Shipper) => Promise<unknown>) {
       const done = Promise.withResolvers<void>()
       const shipper = new Shipper({
         journal,
@@ -146,6 +150,7 @@ function house(journal: string, options: Options = {}) {
           acknowledged: () => {},
           diskRefused: (error) => expect.fail(error.message),
           removed: ({ run }) => removed.push(run),
+          closeSegment: (of) => closes.push(of),
           skipped: (_run, { bytes }) => skips.push(bytes),
           refused: () => {},
           lost: (_run, range) => losses.push(range),
@@ -155,7 +160,7 @@ function house(journal: string, options: Options = {}) {
       shipper.add(slot, record, readCheckpoint(folder) ?? startOfRun())
       for (const other of others) shipper.add(slots.claim(journalEnd(runFolder(journal, other.run)))!, other)
       const loop = shipper.loop().catch(() => {})
-      await until(done.promise)
+      await until(done.promise, shipper)
       shipper.stop()
       await loop
     },
@@ -636,6 +641,69 @@ describe('shipping', () => {
     expect(lines.filter(({ line }) => line === longest.toString())).toHaveLength(2)
     expect(lines.at(-1).end).toEqual({ stdout: 5002, stderr: 0 })
     expect(kafka.sent[0]!.headers['content-type']).toBe('application/vnd.tallyman.line+json')
+  })
+
+  it('journals that are full give the only segment of the largest run once it is closed, and keep the frame that is not whole', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { journalMax: 500_000 })
+    run.add({}, Buffer.concat(Array.from({ length: 100 }, () => line('x'.repeat(1000)))))
+    const away = new FakeProducer()
+    away.missing.add('tallyman')
+    const bytes = Buffer.concat(Array.from({ length: 600 }, (_, i) => line(`${i + 1}`.padEnd(1000))))
+    const cut = bytes.length - 300
+    run.write(bytes.subarray(0, cut))
+    await run.ship(away, async () => {
+      await expect.poll(() => run.closes.length).toBeGreaterThan(0)
+      expect(run.losses).toEqual([])
+      run.close()
+      await expect.poll(() => run.losses).toEqual([{ source: 0, from: 1, count: 599, reason: 'journal-full' }])
+    })
+    expect(listSegments(run.folder).map(({ length }) => length)).toEqual([bytes.length / 600 - 300])
+    expect(journalEnd(run.folder)).toBe(cut)
+    run.write(bytes.subarray(cut), cut)
+    run.end()
+    const back = new FakeProducer()
+    await run.ship(back, (done) => done)
+    expect(texts(back).map((text) => text.trim())).toContainEqual(expect.stringMatching(/^600 600$/))
+    expect(texts(back)).toHaveLength(101)
+  })
+
+  it('a run that is over gives its only segment, and still tells how many lines there were', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { journalMax: 50_000 })
+    run.write(Buffer.concat(Array.from({ length: 100 }, () => line('y'.repeat(1000)))))
+    run.close()
+    run.end()
+    const away = new FakeProducer()
+    away.missing.add('tallyman')
+    await run.ship(away, () => expect.poll(() => run.losses.length).toBe(1))
+    expect(listSegments(run.folder)).toEqual([])
+    const back = new FakeProducer()
+    await run.ship(back, (done) => done)
+    expect(decodeChunk(back.sent.at(-1)!.value)).toMatchObject({
+      lines: 0,
+      end: [100, 0],
+      lost: [{ source: 0, from: 1, count: 100, reason: 'journal-full' }],
+    })
+  })
+
+  it('a disk that is full gets the only segment back where all of it is shipped, also one that ends within a frame', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { cacheBytes: 10_000_000 })
+    const kafka = new FakeProducer()
+    const torn = line('torn').subarray(0, 9)
+    run.write(Buffer.concat([...Array.from({ length: 100 }, () => line('z'.repeat(1000))), torn]))
+    const end = run.written()
+    await run.ship(kafka, async (_, shipper) => {
+      await expect.poll(() => texts(kafka)).toHaveLength(100)
+      shipper.makeRoom(true)
+      await expect.poll(() => run.closes.length).toBeGreaterThan(0)
+      run.close()
+      await expect.poll(() => listSegments(run.folder)).toEqual([{ base: end - torn.length, length: torn.length }])
+      run.write(line('torn').subarray(9), end)
+      await expect.poll(() => texts(kafka)).toContain('101 torn')
+    })
+    expect(run.losses).toEqual([])
   })
 
   it('with on-full=block a run waits while the journals are nearly full, gives no line meanwhile, and goes on with Kafka', async () => {
