@@ -18,6 +18,8 @@
  *   Runs that never ended it forgets together with the floor: what a second pass drops as a copy depends on them.
  * - Only files that the checkpoint names are removed, by the day in their name, never what stands in their place: a link, a folder, a
  *   file below a folder that is a link.
+ * - A file that is just being compressed, because the disk refused a step of that, stands under two names: it goes once compression has
+ *   brought that to an end. Forgotten in between, the name that is not removed would be nobody's.
  * - The live day, and what comes after it, is never removed.
  */
 import { join } from 'node:path'
@@ -128,13 +130,14 @@ export class Retention {
 
   async #remove(day: string, stop?: AbortSignal): Promise<void> {
     const { disk, checkpoint, manifests, index, log } = this.#options
-    const files = [...(manifests.files.get(day) ?? [])]
+    const all = [...(manifests.files.get(day) ?? [])]
+    const files = all.filter((file) => checkpoint.state.files.get(file)!.packed?.aside === undefined)
     const before = { ...this.removed }
     for (let i = 0; i < files.length; i += BATCH) {
       if (stop?.aborted) return
       await this.#removeFiles(files.slice(i, i + BATCH))
     }
-    if (stop?.aborted) return
+    if (stop?.aborted || files.length < all.length) return
     await disk.remove(index.pathOf(day)).catch(unlessGone)
     checkpoint.append({ index: [[day, undefined]] })
     log.info(

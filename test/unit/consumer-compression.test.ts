@@ -214,6 +214,30 @@ describe('compression', () => {
     keeping.life.end()
   })
 
+  it('refused to take the plain name away until the day is not kept any more: both names go', async () => {
+    using root = temporaryFolder()
+    await landAll(root.path, topic)
+    const failing = { ...disk }
+    failing.unlinkHeld = () => {
+      throw Object.assign(new Error('EIO'), { code: 'EIO' })
+    }
+    // Days pass as records say it.
+    const keeping = new Keeping(root.path, { now: NOON + 9 * DAY_MS, keepDays: 1, on: failing })
+    await expect(keeping.pass()).rejects.toThrow('EIO')
+    expect([FILE, `${FILE}.zst`].filter((file) => existsSync(join(root.path, file)))).toHaveLength(2)
+    const far = NOON + 5 * DAY_MS
+    const said = { partition: 0, module: 'm', run: 1, first: 202, count: 1, ms: far, appended: far }
+    await keeping.life.land(topicOf(Array.from({ length: topic.length + 1 }, () => said)).at(-1)!)
+    await expect(keeping.pass()).rejects.toThrow('EIO')
+    failing.unlinkHeld = disk.unlinkHeld
+    await keeping.pass()
+    await keeping.pass()
+    expect(Object.keys(textsOf(root.path))).toEqual(['s/m/2026-11-28.log'])
+    expect([...keeping.life.checkpoint.state.files.keys()]).toEqual(['s/m/2026-11-28.log'])
+    expect(readdirSync(join(root.path, '.tallyman/index'))).toEqual(['2026-11-28'])
+    keeping.life.end()
+  })
+
   it('finds a byte of a compressed file that was changed', async () => {
     using root = temporaryFolder()
     await landAll(root.path, topic)
