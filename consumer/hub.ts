@@ -8,6 +8,8 @@
  * Invariants
  * - The writer never waits for a reader: a reader has a queue of `readerBytes`, as they go over the wire, and of what does not fit it
  *   is told how many lines it missed.
+ * - All of it is bounded by `memory`: half of it is for windows, half for queues and what leaves them, in equal shares. The more follow,
+ *   the less each may be behind; from then on lines are sent before their time, or left out and told as missed.
  * - Nothing is parsed, copied or kept while nobody follows, nor of lines that nobody asks for.
  * - A reader that joins sees each line once: it joins between two flushes, gets from the hub what landed after that moment, and
  *   reads what landed before it from the files, up to `lengths`.
@@ -22,6 +24,9 @@ import { lineEvent, type Stretch } from './stored-line.ts'
 
 /** Lines in a channel's window take at most this much: what is over is sent before its time. */
 const HELD_BYTES = 16 * 1024 * 1024
+/** A stretch that is held takes up this many times its text, and this beside it. */
+const HELD_TIMES = 4
+const STRETCH_BYTES = 1024
 /**
  * How often a channel sends at most, ms: the less often, the less a line costs, so those that hold their lines wait for as long again,
  * but for LONGEST_TICK_MS.
@@ -65,6 +70,8 @@ export type Joined = { reader: Reader; lengths: ReadonlyMap<string, number>; cur
 export type HubOptions = {
   /** What a reader may be behind, bytes. */
   readerBytes: number
+  /** What all readers and their windows take up together, bytes, but for what is being sent just now. */
+  memory: number
   /** How long each file is with all that was flushed. */
   lengths(): ReadonlyMap<string, number>
   /** All that is durable is found again from this cursor on. */
@@ -79,6 +86,7 @@ export class Hub {
   #landed: Landed[] = []
   #sequence = 0
   #atFlush: (() => void)[] = []
+  #readers = 0
 
   constructor(options: HubOptions) {
     this.#options = options
@@ -89,7 +97,17 @@ export class Hub {
 
   /** How many readers follow. */
   get readers(): number {
-    return this.#channels.values().reduce((sum, { readers }) => sum + readers.size, 0)
+    return this.#readers
+  }
+
+  /** How many bytes of text a channel may hold. */
+  #heldMost(): number {
+    return Math.min(HELD_BYTES, this.#options.memory / 2 / HELD_TIMES / this.#channels.size)
+  }
+
+  /** How many bytes a reader may be behind. What it has taken last is on its way still, so its share counts twice. */
+  #readerMost(): number {
+    return Math.min(this.#options.readerBytes, this.#options.memory / 4 / this.readers)
   }
 
   /** Lines were handed to the writer. @param bytes valid until this returns */
@@ -129,14 +147,15 @@ export class Hub {
         const key = JSON.stringify([follow.key, follow.window, follow.wire])
         let channel = this.#channels.get(key)
         if (!channel) {
-          channel = new Channel(follow)
+          channel = new Channel(follow, () => this.#heldMost())
           this.#channels.set(key, channel)
         }
         const missed = (lines: number) => {
           this.missed += lines
         }
-        const reader = new Reader(this.#sequence, this.#options.readerBytes, follow.wire, key, missed)
+        const reader = new Reader(this.#sequence, () => this.#readerMost(), follow.wire, key, missed)
         channel.readers.add(reader)
+        this.#readers++
         resolve({ reader, lengths: this.#options.lengths(), cursor: this.#options.cursor() })
       }
       if (this.#dirty) this.#atFlush.push(join)
@@ -146,7 +165,7 @@ export class Hub {
 
   leave(reader: Reader): void {
     const channel = this.#channels.get(reader.channel)
-    channel?.readers.delete(reader)
+    if (channel?.readers.delete(reader)) this.#readers--
     if (channel?.readers.size !== 0) return
     channel.close()
     this.#channels.delete(reader.channel)
@@ -157,6 +176,7 @@ export class Hub {
 class Channel {
   readonly readers = new Set<Reader>()
   #follow: Follow
+  #most: () => number
   #held: Held[] = []
   #heldBytes = 0
   #timer: NodeJS.Timeout | undefined
@@ -168,8 +188,10 @@ class Channel {
   #unsaid = false
   #saidAt = performance.now()
 
-  constructor(follow: Follow) {
+  /** @param most bytes of text that may be held */
+  constructor(follow: Follow, most: () => number) {
     this.#follow = follow
+    this.#most = most
   }
 
   wants({ names, stderr, lines }: Stretch): boolean {
@@ -184,9 +206,10 @@ class Channel {
     const order = this.#order(lines)
     const end = order ? order.length : lines.count
     if (end === 0) return
-    this.#held.push({ ...{ lines, order, at: 0, end, bytes, arrived, sequence } })
-    this.#heldBytes += bytes
-    if (this.#heldBytes > HELD_BYTES) this.#send(Number.POSITIVE_INFINITY, arrived)
+    const held: Held = { lines, order, at: 0, end, bytes: bytes + STRETCH_BYTES, arrived, sequence }
+    this.#held.push(held)
+    this.#heldBytes += held.bytes
+    if (this.#heldBytes > this.#most()) this.#send(Number.POSITIVE_INFINITY, arrived)
     this.#schedule(arrived)
   }
 
@@ -343,7 +366,7 @@ export class Reader {
   readonly joined: number
   readonly channel: string
   #wire: Wire
-  #most: number
+  #most: () => number
   #queue: Buffer[] = []
   #bytes = 0
   #missed = 0
@@ -351,7 +374,7 @@ export class Reader {
   #tell: (missed: number) => void
 
   /** @param tell gets how many lines are left out */
-  constructor(joined: number, most: number, wire: Wire, channel: string, tell: (missed: number) => void) {
+  constructor(joined: number, most: () => number, wire: Wire, channel: string, tell: (missed: number) => void) {
     this.#tell = tell
     this.joined = joined
     this.channel = channel
@@ -361,7 +384,7 @@ export class Reader {
 
   /** Takes events into the queue, or counts their lines as missed. */
   offer(bytes: Buffer, lines: number): void {
-    if (this.#missed > 0 || (this.#bytes > 0 && this.#bytes + bytes.length > this.#most)) {
+    if (this.#missed > 0 || (this.#bytes > 0 && this.#bytes + bytes.length > this.#most())) {
       this.#missed += lines
       this.#tell(lines)
       return

@@ -94,6 +94,7 @@ try {
   const ledger = new Ledger(copyOf({ runs, totals }), expiredOf(checkpoint.state))
   const hub: Hub = new Hub({
     readerBytes: settings.TAIL_BUFFER,
+    memory: settings.TAIL_MEMORY,
     lengths: () => writer.lengths,
     cursor: () => tailCursor(checkpoint.state),
   })

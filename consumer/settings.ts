@@ -123,6 +123,11 @@ export const settingsSchema = z.object({
     .describe(
       'What a reader of a live tail may be behind, in bytes as they are sent, before lines are left out for it.',
     ),
+  TAIL_MEMORY: byteSize
+    .prefault('128m')
+    .describe(
+      'What all readers of live tails take up together, in bytes: where many follow, each may be less behind than TAIL_BUFFER, and lines are put in order over a shorter time.',
+    ),
   INDEX_CACHE: byteSize
     .prefault('128m')
     .describe('Memory for the index of days that are read; a day of a larger index is read anew for each question.'),

@@ -25,6 +25,8 @@ export type ReadingOptions = {
   indexCache?: number
   /** What a reader may be behind. */
   readerBytes?: number
+  /** What all readers may take up. */
+  tailMemory?: number
   searches?: number
   /** For how long a client may take nothing of a search, ms; 0: for ever. */
   idleMs?: number
@@ -42,11 +44,20 @@ export class Reading implements AsyncDisposable {
   #stack: AsyncDisposableStack
 
   static async create(options: ReadingOptions = {}): Promise<Reading> {
-    const { format = 'text', indexCache = 2 ** 24, readerBytes = 2 ** 20, searches = 2, idleMs = 0, tokens } = options
+    const {
+      format = 'text',
+      indexCache = 2 ** 24,
+      readerBytes = 2 ** 20,
+      tailMemory = 2 ** 27,
+      searches = 2,
+      idleMs = 0,
+      tokens,
+    } = options
     await using stack = new AsyncDisposableStack()
     const root = options.root ?? stack.use(temporaryFolder()).path
     const hub: Hub = new Hub({
       readerBytes,
+      memory: tailMemory,
       lengths: () => life.writer.lengths,
       cursor: () => tailCursor(life.checkpoint.state),
     })

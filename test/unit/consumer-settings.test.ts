@@ -31,6 +31,7 @@ describe("the consumer's settings", () => {
       SEARCHES_MAX: 4,
       SEARCH_IDLE: 120_000,
       TAIL_BUFFER: 4 * 1024 * 1024,
+      TAIL_MEMORY: 128 * 1024 * 1024,
       INDEX_CACHE: 128 * 1024 * 1024,
     })
   })

@@ -181,6 +181,32 @@ describe('tail', () => {
     },
   )
 
+  it.each([
+    ['behind', 0],
+    ['holding lines to put them in order', 60_000],
+  ])('many readers, %s, take up no more than all may, whatever each asks for', async (_, window) => {
+    const memory = 4 * 1024 * 1024
+    await using reading = await Reading.create({ tailMemory: memory })
+    const all = { stdout: true, stderr: true, names: () => true }
+    const wire = { format: 'ndjson', gzip: false } as const
+    const readers = await Promise.all(
+      Array.from({ length: 16 }, async (_, i) => {
+        const follow = { key: `${i}`, selector: all, filter: undefined, window, wire }
+        return (await reading.hub.follow(follow)).reader
+      }),
+    )
+    for (let i = 0; i < 400; i++) {
+      await reading.land([say(1, 10 * i + 1, 10, { bytes: 1_000 })])
+      await turn()
+    }
+    await until('each has missed something', () => reading.hub.missed > 16)
+    const taken = await Promise.all(readers.map((reader) => reader.next(AbortSignal.timeout(60_000))))
+    expect(taken.every((bytes) => bytes && bytes.length > 0)).toBe(true)
+    expect(taken.reduce((sum, bytes) => sum + bytes!.length, 0)).toBeLessThan(memory / 2)
+    for (const reader of readers) reading.hub.leave(reader)
+    expect(reading.hub.readers).toBe(0)
+  })
+
   it('a reader that does not read is told what it missed, and holds up nobody', async () => {
     await using reading = await Reading.create({ readerBytes: 512 * 1024 })
     await using quick = await reading.follow('tail', { window: 0 })
