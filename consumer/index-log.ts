@@ -13,7 +13,7 @@
  * Blocks without `e` are of before that: each names its own files and runs, and has a list a row.
  *
  * Invariants
- * - A row is of one run, and of bytes that stand together. What follows it of the same run joins it, up to MAX_ROW_BYTES and MAX_ROW_MS.
+ * - A row is of one run, and of bytes that stand together. What follows it of the same run joins it, up to MAX_ROW_BYTES, MAX_ROW_LINES and MAX_ROW_MS.
  * - A row of `raw` is of one source, because its lines do not say of which they are.
  * - It is written at tracked positions and made durable before the checkpoint that says how long it is: what stands behind that
  *   length is nothing, and is written over.
@@ -62,6 +62,8 @@ export type Row = {
 
 /** A row is read into memory as a whole when it is checked. */
 const MAX_ROW_BYTES = 4 * 1024 * 1024
+/** And line by line when it is told: of `raw`, an empty line is one byte. */
+const MAX_ROW_LINES = 64 * 1024
 /** A row is what is read of a file at least for a range of time: one of lines that are joined spans no more than this. */
 const MAX_ROW_MS = 10_000
 /** Rows that wait for the checkpoint: a record that alternates between days or sources has one a line. */
@@ -116,6 +118,7 @@ const follows = (last: Row, row: Omit<Row, 'bytes' | 'crc'>): boolean =>
   last.file === row.file &&
   last.position + last.bytes === row.position &&
   last.bytes < MAX_ROW_BYTES &&
+  last.lines < MAX_ROW_LINES &&
   Math.max(last.tmax, row.tmax) - Math.min(last.tmin, row.tmin) <= MAX_ROW_MS &&
   sameNames(last.names, row.names) &&
   (row.names?.format !== 'raw' || ofStdout(last) === ofStdout(row))

@@ -10,7 +10,7 @@
  * - Every line ends in one newline and holds no other. A piece of a line that was cut is a line of its own, because
  *   lines of other containers may stand between it and the next.
  * - An extent of `raw` is of one source: the lines themselves do not say of which they are.
- * - Memory does not follow what a chunk becomes: its lines are laid out extent by extent in the same place, none above EXTENT_BYTES but
+ * - Memory does not follow what a chunk becomes: its lines are laid out extent by extent in the same place, none above EXTENT_BYTES, or EVENTS_BYTES once it is told, but
  *   one of a single line. A few KB in Kafka can be a million empty lines behind a name of 4,096 characters.
  * - Nothing is allocated per line in `text` and `raw`: a chunk's bytes are copied into the workspace once, and from there each
  *   line is moved by `copyWithin`, behind a stamp of which all but the milliseconds are written once a second, and all but the
@@ -52,6 +52,8 @@ type Pass = {
   /** What a line takes at most beside its bytes, and each of those. */
   perLine: number
   perByte: number
+  /** How many lines an extent may have. */
+  most: number
   /** What the next line of each source is numbered. */
   numbers: SourcePair
 }
@@ -73,6 +75,9 @@ const WORKSPACE_BYTES = 2 * 1024 * 1024
 const MAX_WORKSPACE_BYTES = 8 * 1024 * 1024
 /** An extent is read into memory as a whole when it is checked or searched. */
 const EXTENT_BYTES = 4 * 1024 * 1024
+/** And it is told as a whole: what its lines take up as events, beside their own bytes. */
+const EVENTS_BYTES = 32 * 1024 * 1024
+const EVENT_BYTES = 256
 
 /** A container's name in a stamp: `!`, blanks and whatever else could be taken for layout are percent-encoded. */
 export const stampName = (name: string): string =>
@@ -116,11 +121,13 @@ export class Layout {
     const prefixes = this.format === 'text' ? this.#prefixes(chunk.container.name) : undefined
     const base = prefixes ? prefixes.end : 0
     const json = this.format === 'jsonl'
+    const names = chunk.service.length + chunk.module.length + chunk.host.length + chunk.container.name.length
     const pass: Pass = {
       ...{ chunk, wanted, prefixes, times: new Times(chunk), append: this.#days.at(appended) },
       ...{ line: 0, at: base, out: base + chunk.data.length, numbers: [chunk.first[0], chunk.first[1]] },
       perLine: (json ? 512 + 6 * (chunk.host.length + chunk.container.name.length) : base) + 1,
       perByte: json ? 6 : 1,
+      most: Math.max(1, Math.floor(EVENTS_BYTES / (EVENT_BYTES + names))),
     }
     this.#reserve(pass, base)
     this.#workspace.set(chunk.data, base)
@@ -137,7 +144,7 @@ export class Layout {
    * @returns undefined where none is left that is wanted
    */
   #extent(pass: Pass): Extent | undefined {
-    const { chunk, wanted, prefixes, times, perLine, perByte } = pass
+    const { chunk, wanted, prefixes, times, perLine, perByte, most } = pass
     const { lines: count, len, src } = chunk
     const format = this.format
     const workspace = this.#workspace
@@ -163,7 +170,7 @@ export class Layout {
           day = this.#days.at(Math.min(ms, LAST_STAMP_MS))
           only = source
         } else if (ms < day.start || ms >= day.end || (format === 'raw' && source !== only)) break
-        else if (out - start + perLine + perByte * length > EXTENT_BYTES) break
+        else if (lines === most || out - start + perLine + perByte * length > EXTENT_BYTES) break
         const n = source === STDERR ? stderr : stdout
         if (format === 'jsonl') out += this.#json(chunk, line, n, times.ns(line), at, out)
         else {

@@ -121,8 +121,8 @@ const LIMITS = {
   nameBytes: 4096,
   dataBytes: 16 * 1024 * 1024,
   lines: 1024 * 1024,
-  /** Lines times the characters of the names that may stand in front of each of them in a file: as many as MAX_LINES can have. */
-  namesRepeated: MAX_LINES * 2 * 4096,
+  /** Lines times the characters of the names that may stand with each of them, in a file or in an answer: as many as MAX_LINES can have. */
+  namesRepeated: MAX_LINES * 4 * 4096,
   attrs: 256,
   lost: 4096,
 }
@@ -290,15 +290,17 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
     invalid('end is below the numbers of the lines in here')
   }
 
+  const service = string(fields['svc'], 'svc')
+  const module = string(fields['mod'], 'mod')
   const host = string(fields['host'], 'host')
   const name = string(container['name'], 'ctr.name')
-  if (lines * (host.length + name.length) > LIMITS.namesRepeated)
-    invalid(`host and ctr.name are too long to stand with each of ${lines} lines`)
+  if (lines * (service.length + module.length + host.length + name.length) > LIMITS.namesRepeated)
+    invalid(`svc, mod, host and ctr.name are too long to stand with each of ${lines} lines`)
 
   return {
     run,
-    service: string(fields['svc'], 'svc'),
-    module: string(fields['mod'], 'mod'),
+    service,
+    module,
     host,
     container: {
       id: string(container['id'], 'ctr.id'),
