@@ -47,8 +47,13 @@ export class Batch {
   }
 
   add(partition: number, key: string, headers: Record<string, string>, value: Uint8Array): void {
-    this.arena.set(value, this.bytes)
-    const copy = this.arena.subarray(this.bytes, this.bytes + value.length)
+    let copy: Buffer<ArrayBuffer>
+    if (value.length <= this.arena.length - this.bytes) {
+      copy = this.arena.subarray(this.bytes, this.bytes + value.length)
+      copy.set(value)
+    }
+    // Larger than was reckoned with: that is the broker's to refuse.
+    else copy = Buffer.from(value)
     this.bytes += value.length
     this.#of(partition).bytes += value.length
     this.records.push({ partition, key, headers, value: copy })

@@ -17,8 +17,11 @@ export const READ_BYTES = 256 * 1024
 const NEWLINE = 10
 const BLANK = 32
 
-/** What a chunk takes beside its lines: keys, names, ids. Names and attributes are capped at StartLogging. */
-export const CHUNK_OVERHEAD = 16 * 1024
+/** What a chunk takes beside its lines: keys, names, ids, and MAX_TOLD of `lost`. Names and attributes are capped at StartLogging. */
+export const CHUNK_OVERHEAD = 24 * 1024
+
+/** As many entries of `lost` go with a chunk at most. */
+export const MAX_TOLD = 64
 
 /** How large lines become when they are encoded. */
 export type Costs = {
@@ -102,7 +105,11 @@ export class ChunkBuilder {
     }
     const dt = (timeHigh - this.#t0High) * 2 ** 28 + (timeLow - this.#t0Low)
     if (!this.#wide && (dt > 0x7fff_ffff || dt < -0x8000_0000)) this.#widen(i)
-    if (this.#wide) this.#dt64[i] = BigInt(dt)
+    // A double says it to the nanosecond for a hundred days.
+    if (this.#wide)
+      this.#dt64[i] = Number.isSafeInteger(dt)
+        ? BigInt(dt)
+        : (BigInt(timeHigh - this.#t0High) << 28n) + BigInt(timeLow - this.#t0Low)
     else this.#dt32[i] = dt
     this.#len[i] = length
     this.#bytes += length

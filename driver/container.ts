@@ -33,6 +33,17 @@ export type ContainerInfo = z.infer<typeof containerInfo>
 /** The name as people know it: dockerd hands it over with a slash before it. */
 export const containerName = (info: ContainerInfo): string => info.ContainerName.replace(/^\//, '')
 
+/** Names travel with every chunk, and Docker's own are far shorter. */
+const MAX_NAME = 255
+const cut = (text: string): string => text.slice(0, MAX_NAME).toWellFormed()
+
+/** The container as its lines name it. */
+export const namedContainer = (info: ContainerInfo): { id: string; name: string; image: string } => ({
+  id: cut(info.ContainerID),
+  name: cut(containerName(info)),
+  image: cut(info.ContainerImageName),
+})
+
 /** The last part of an image's repository: `api` of `registry:5000/shop/api:1.2@sha256:…`. */
 export function repositoryName(image: string): string {
   const repository = image.replace(/^sha256:/, '').replace(/@.*$/, '')

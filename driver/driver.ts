@@ -15,7 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Logger } from 'pino'
 import { type ShippingCheckpoint, startOfRun } from './checkpoint.ts'
-import { type ContainerInfo, containerInfo, containerName } from './container.ts'
+import { type ContainerInfo, containerInfo, namedContainer } from './container.ts'
 import { DriverError } from './errors.ts'
 import { fifoNamed } from './fifos.ts'
 import { History, type Readable } from './history.ts'
@@ -324,11 +324,7 @@ export class Driver {
         file,
         host,
         started: Date.now(),
-        container: {
-          id: info.ContainerID,
-          name: containerName(info),
-          image: info.ContainerImageName,
-        },
+        container: namedContainer(info),
       })
     } catch (error) {
       this.#slots.free(slot)

@@ -103,6 +103,23 @@ function length(bytes: Uint8Array, end: number): number {
   return low28
 }
 
+/**
+ * The time that a varint said, as protobuf has it: 64 bits, signed. One before 1970 counts as 1970, so that all times of a chunk
+ * are within what 64 bits can say of each other; dockerd writes none.
+ */
+function takeTime(frame: Frame): void {
+  const past = high % 2 ** 36 >= 2 ** 35
+  frame.timeHigh = past ? 0 : high % 2 ** 36
+  frame.timeLow = past ? 0 : low28
+}
+
+/** Steps over a field whose tag takes more than one byte, the first of which was read: its number is 16 or more, so it is not known. */
+function skipFar(bytes: Uint8Array, end: number): void {
+  cursor--
+  varint(bytes, end)
+  if (cursor !== -1) skip(bytes, end, low28 & 7)
+}
+
 /** Steps over a field that is not known. */
 function skip(bytes: Uint8Array, end: number, wireType: number): void {
   if (wireType === 0) varint(bytes, end)
@@ -128,7 +145,8 @@ function metadata(bytes: Uint8Array, end: number, frame: Frame): void {
       frame.idStart = cursor
       cursor += size
       frame.idEnd = cursor
-    } else skip(bytes, end, tag & 7)
+    } else if (tag >= 0x80) skipFar(bytes, end)
+    else skip(bytes, end, tag & 7)
   }
 }
 
@@ -159,8 +177,7 @@ export function readFrame(bytes: Uint8Array, at: number, end: number, frame: Fra
     const tag = bytes[cursor++]!
     if (tag === 0x10) {
       varint(bytes, stop)
-      frame.timeLow = low28
-      frame.timeHigh = high
+      takeTime(frame)
     } else if (tag === 0x1a) {
       const size = length(bytes, stop)
       if (cursor === -1) return INVALID
@@ -174,7 +191,7 @@ export function readFrame(bytes: Uint8Array, at: number, end: number, frame: Fra
       const size = length(bytes, stop)
       if (cursor === -1) return INVALID
       metadata(bytes, cursor + size, frame)
-    } else if (tag >= 0x80) return INVALID
+    } else if (tag >= 0x80) skipFar(bytes, stop)
     else skip(bytes, stop, tag & 7)
     if (cursor === -1) return INVALID
   }

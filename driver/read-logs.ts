@@ -167,6 +167,29 @@ function countFrames(reader: JournalReader, from: number, to: number): number {
   return frames
 }
 
+/**
+ * Where the first frame begins that begins in a segment, which may begin within one: that one counts with the segment before. A line's
+ * own bytes may look like a frame: the one is meant that others follow, as far as a block goes.
+ */
+function firstFrame(reader: JournalReader, base: number, end: number): number {
+  if (base === reader.start) return base
+  const block = Buffer.allocUnsafe(BLOCK_BYTES)
+  const length = reader.read(block, 0, Math.min(block.length, end - base), base)
+  const frame = new Frame()
+  let at = 0
+  while (at < length) {
+    let behind = at
+    let next = readFrame(block, at, length, frame)
+    while (next > 0) {
+      behind = next
+      next = readFrame(block, behind, length, frame)
+    }
+    if (next === INCOMPLETE && (behind > at || at === 0)) return base + at
+    at = resync(block, at, length, frame)
+  }
+  return base
+}
+
 /** Where to begin: in which run, at which offset, and how many entries there are to be passed over. */
 type Beginning = { first: number; offset: number; skip: number }
 
@@ -281,7 +304,7 @@ export class LogReader {
     } catch {
       // Shipping says what is wrong with it.
     }
-    return reader.bases().map((base) => [base, known.get(base) ?? base])
+    return reader.bases().map((base) => [base, known.get(base) ?? firstFrame(reader, base, this.#end(run))])
   }
 
   /** The entries of a run from `offset` on, but for the first `skip`. */

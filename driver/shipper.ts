@@ -20,7 +20,7 @@ import { partitionOf } from '../wire/record.ts'
 import type { Topics } from '../wire/topics.ts'
 import { BATCH_BYTES, Batch } from './batch.ts'
 import { type ShippingCheckpoint, startOfRun } from './checkpoint.ts'
-import { CHUNK_OVERHEAD, ChunkBuilder } from './chunks.ts'
+import { CHUNK_OVERHEAD, ChunkBuilder, MAX_TOLD } from './chunks.ts'
 import { removeRun } from './journal.ts'
 import { JournalSync } from './journal-sync.ts'
 import { Retention } from './retention.ts'
@@ -321,7 +321,10 @@ export class Shipper {
       this.#seal(run, batch, partition, false)
       if (run.alone && batch.records.length > 0) return
     }
-    if (batch.room(partition) < CHUNK_OVERHEAD) return
+    // All that is lost is told before the end is, in chunks without a line where there are none.
+    while (run.cursor.lost.length > MAX_TOLD && batch.room(partition) >= CHUNK_OVERHEAD)
+      this.#seal(run, batch, partition, false, true)
+    if (run.cursor.lost.length > MAX_TOLD || batch.room(partition) < CHUNK_OVERHEAD) return
     run.ended = true
     const { next } = run.cursor.lines
     // A run that never printed leaves nothing in Kafka either.
@@ -333,8 +336,8 @@ export class Shipper {
   }
 
   /** Encodes the chunk into the batch and begins the next one. */
-  #seal(run: Shipment, batch: Batch, partition: number, end: boolean): void {
-    if (this.#chunk.lines === 0 && !end) return
+  #seal(run: Shipment, batch: Batch, partition: number, end: boolean, empty = end): void {
+    if (this.#chunk.lines === 0 && !empty) return
     const { record, cursor } = run
     let columns = this.#chunk.seal()
     if (run.refused) {
@@ -352,11 +355,11 @@ export class Shipper {
       host: record.host,
       container: record.container,
       attrs: record.attrs,
-      lost: cursor.lost,
+      lost: cursor.lost.slice(0, MAX_TOLD),
       end: end ? [cursor.lines.next[0] - 1, cursor.lines.next[1] - 1] : undefined,
     }
     run.format.encode(chunk, (value) => batch.add(partition, run.key, run.headers, value))
-    cursor.lost = []
+    cursor.lost = cursor.lost.slice(MAX_TOLD)
     if (columns.lines > 0) {
       const t0 = Number(columns.t0 / 1_000_000n)
       batch.count(partition, columns.lines, t0, t0 + Number(columns.dt[columns.lines - 1]) / 1e6)

@@ -113,6 +113,46 @@ describe.runIf(process.getuid?.() === 0)('a disk that is full', () => {
     expect(next).toEqual([4, 1])
   })
 
+  it('that has room again when the stream of a run that waits is over: the run is let go of once', () => {
+    using disk = smallDisk(DISK_PAGES)
+    using elsewhere = temporaryFolder()
+    const fifo = join(elsewhere.path, 'fifo')
+    execFileSync('mkfifo', [fifo])
+    const writer = openSync(fifo, constants.O_RDWR)
+    const filler = join(disk.path, 'filler')
+    reserveDropped(disk.path)
+    writeFileSync(filler, Buffer.alloc((DISK_PAGES - 1) * PAGE))
+    const slots = new Slots()
+    const wake = eventfd()
+    const slot = slots.claim(0)!
+    const ended: number[] = []
+    const events = {
+      ended: () => slots.hold(ended.push(slot) - 1, false),
+      diskRefused: () => {},
+      diskRecovered: () => {},
+    }
+    const intake = new Intake(slots, wake, events, { segmentBytes: PAGE, pipeBytes: 1024 * 1024, retryMs: 1 })
+    const turn = () => writeSync(wake, Buffer.from(BigUint64Array.of(1n).buffer))
+    writeSync(writer, line('one'))
+    intake.open(slot, disk.path, fifo, { blockMs: 20 })
+    slots.hold(slot, true)
+    const begun = performance.now()
+    let turns = 0
+    let over = false
+    turn()
+    intake.loop(() => {
+      turn()
+      if (!over && performance.now() - begun > 60) {
+        over = true
+        rmSync(filler)
+        closeSync(writer)
+      }
+      if (ended.length > 0 && turns++ > 100) intake.stop()
+    })
+    expect(ended).toEqual([slot])
+    expect(slots.written(slot)).toBe(0)
+  })
+
   it('whichever lines there are, as many are numbered as were printed, and those that land are as they were printed', () => {
     const source = fc.constantFrom('stdout' as const, 'stderr' as const)
     const bytes = fc.oneof(

@@ -111,6 +111,17 @@ describe('frames', () => {
     })
   })
 
+  it('fields whose numbers take more than a byte are passed over, at the top and within', () => {
+    const known = encode({ source: 'stdout', time: 3n, line: Buffer.from('x') })
+    const far = [0x82, 1, 2, 7, 7, 0x80, 1, 0x96, 1]
+    const bytes = Buffer.concat([known, Buffer.from([...far, 0x2a, far.length, ...far])])
+    bytes.writeUInt32BE(bytes.length - 4)
+    expect(readAll(bytes)).toEqual({
+      found: [meant({ source: 'stdout', time: 3n, line: Buffer.from('x') })],
+      skipped: 0,
+    })
+  })
+
   it('a length beyond any frame is refused at once, whatever follows', () => {
     const bytes = encode({ source: 'stdout', time: 3n, line: Buffer.from('x') })
     for (const length of [0xffff_ffff, MAX_FRAME_BYTES + 1, 0, 7]) {

@@ -105,6 +105,24 @@ describe('reading logs', () => {
     expect(await linesIn(read({ tail: 9 }))).toEqual(['one\n', 'two\n', 'three\n'])
   })
 
+  it('the last entries where shipping has not come by, and a segment ends within one', async () => {
+    using journal = temporaryFolder()
+    const { segment, read } = house(journal.path)
+    const [one, two, three] = [line('one'), line(`two ${'x'.repeat(9000)}`), line('three')]
+    segment(one, two.subarray(0, 5000))
+    segment(two.subarray(5000), three, line('four'))
+    for (const [tail, first] of [
+      [1, 'four\n'],
+      [2, 'three\n'],
+      [3, `two ${'x'.repeat(9000)}\n`],
+      [4, 'one\n'],
+    ] as const) {
+      const lines = await linesIn(read({ tail }))
+      expect(lines).toHaveLength(tail)
+      expect(lines[0]).toBe(first)
+    }
+  })
+
   it('between two times, both of them included, up to the first entry that is later', async () => {
     using journal = temporaryFolder()
     const { segment, read } = house(journal.path)
