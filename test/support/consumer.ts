@@ -55,6 +55,12 @@ export class Consumer {
     return this.#process.pid
   }
 
+  /** Whether it was started, and has not ended. */
+  get running(): boolean {
+    const { exitCode, signalCode } = this.#process ?? { exitCode: 0, signalCode: null }
+    return exitCode === null && signalCode === null
+  }
+
   /** What it printed last, for somebody who wonders why a test failed. */
   get lastWords(): string {
     return readFileSync(this.#log, 'utf8').split('\n').slice(-6).join('\n').trim()

@@ -13,13 +13,15 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ChunkEncoder } from '../../wire/chunk.ts'
 import { chunkOf } from '../support/chunk.ts'
 import { Consumer } from '../support/consumer.ts'
 import { command } from '../support/engine.ts'
+import { FailingDisk } from '../support/failing-disk.ts'
 import { FedTopic } from '../support/fed-topic.ts'
 import { Kafka } from '../support/kafka.ts'
+import { filesOf } from '../support/landing.ts'
 import { meaningOf } from '../support/reindexing.ts'
 import { Tallyman, tallyman } from '../support/tallyman.ts'
 import { until } from '../support/until.ts'
@@ -40,7 +42,7 @@ beforeAll(async () => {
 afterAll(() => stack.disposeAsync())
 
 /** A consumer of a topic of its own, which is there once it has started. */
-async function consumerOf(topic: string, root: string, differing: Record<string, string>): Promise<Consumer> {
+async function consumerOf(topic: string, root: string, differing: Record<string, string> = {}): Promise<Consumer> {
   const settings = {
     ...{ KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: topic, KAFKA_GROUP: topic, ROOT: root },
     ...{ KAFKA_PARTITIONS: '2', KAFKA_REPLICATION: '1', MIN_FREE: '1m', ...differing },
@@ -242,6 +244,70 @@ it('a disk that is nearly full: it pauses, says so, and goes on by itself', asyn
   await starting
   await landed(consumer, topic.lines)
   expect(topic.wrong([root])).toEqual({ lost: [], doubled: [] })
+})
+
+describe('a disk that', () => {
+  /** A consumer whose root is on such a disk, and another one of all the same lines, which is not disturbed. */
+  async function consumers(topic: string, onError: 'continue' | 'remount-ro') {
+    const stack = new AsyncDisposableStack()
+    const [root, calmRoot] = [join(folder, topic), join(folder, `${topic}-calm`)]
+    const disk = stack.use(await FailingDisk.mount(root, onError))
+    const consumer = stack.use(await consumerOf(topic, root))
+    await consumer.start()
+    const calm = stack.use(await consumerOf(topic, calmRoot, { KAFKA_GROUP: `${topic}-calm` }))
+    await calm.start()
+    const fed = new FedTopic(kafka, topic, 2, 4)
+    await fed.feed(100)
+    await landed(consumer, fed.lines)
+    return {
+      ...{ disk, consumer, fed },
+      /** Waits until the consumer says that it lands nothing. @returns why */
+      reason: () =>
+        until('it says why it lands nothing', async () => {
+          const answer = await fetch(`${consumer.url}/readyz`)
+          return answer.status === 503 && ((await answer.json()) as { reason: string }).reason
+        }),
+      /** All lines land, and stand on the disk itself as they do where nothing was amiss. */
+      async whole(): Promise<void> {
+        await fed.feed(100)
+        for (const each of [consumer, calm]) await landed(each, fed.lines)
+        expect(await problemsOf(consumer)).toEqual([])
+        expect(await consumer.stop()).toBe(0)
+        await disk.remount()
+        const [files, calmFiles] = [filesOf(root), filesOf(calmRoot)]
+        expect(Object.keys(files)).toEqual(Object.keys(calmFiles))
+        for (const [file, text] of Object.entries(calmFiles)) expect(files[file] === text, file).toBe(true)
+      },
+      [Symbol.asyncDispose]: () => stack.disposeAsync(),
+    }
+  }
+
+  it('loses what it took, and takes bytes again: what was not durable is written again, and nothing else', async () => {
+    await using house = await consumers('thin', 'continue')
+    const { disk, consumer, fed, reason } = house
+    disk.refuse()
+    await fed.feed(1_000)
+    expect(await reason()).toMatch(/i\/o error/)
+    expect(consumer.running).toBe(true)
+    disk.relent()
+    await until('it ends, to go on from its checkpoint', () => !consumer.running)
+    expect(consumer.lastWords).toContain('DISK_REFUSED')
+    await consumer.start()
+    await house.whole()
+  })
+
+  it('is read-only all of a sudden: it says so, ends when it is told to, and goes on once the disk is mended', async () => {
+    await using house = await consumers('damaged', 'remount-ro')
+    const { disk, consumer, fed, reason } = house
+    disk.damage()
+    await until('it is read-only', () => disk.isReadOnly)
+    for (let i = 0; i < 4; i++) await fed.feed(1_000)
+    expect(await reason()).toMatch(/read-only file system|i\/o error/)
+    expect(await consumer.stop()).toBe(1)
+    await disk.remount()
+    await consumer.start()
+    await house.whole()
+  })
 })
 
 it('a record that can be decoded by now is replayed, and what it left as lost is taken back', async () => {

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { LedgerAnswer, RunRow } from '../../consumer/api-schema.ts'
 import { ChunkEncoder } from '../../wire/chunk.ts'
 import { chunkOf } from '../support/chunk.ts'
-import type { Container } from '../support/container.ts'
+import { type Container, paced } from '../support/container.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { dayFiles } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
@@ -109,6 +109,34 @@ it('a gap in Kafka is found, with run and range, until a late copy fills it', as
     'the gap is filled',
     async () => (await tallyman('verify', '--service', 'gap', '--max-loss', '0')).code === 0,
   )
+})
+
+it('what Kafka drops before it is read is lost as expired, and told of with its run', async () => {
+  await house.consumer.stop()
+  const shipped = async () => (await house.samples())['tallyman_driver_lines_shipped_total'] ?? 0
+  const before = await shipped()
+  const container = await house.run({ print: printed(numberedLines(2_000, 105)), command: paced(20_000, 1_000) })
+  await until('its first half is in Kafka', async () => (await shipped()) - before >= 1_000)
+  await house.kafka.admin(async (admin) => {
+    const ends = await admin.fetchTopicOffsets(house.topic)
+    const partitions = ends.map(({ partition, high }) => ({ partition, offset: high }))
+    await admin.deleteTopicRecords({ topic: house.topic, partitions })
+  })
+  container.go()
+  expect(await container.ended()).toBe(0)
+  await house.consumer.start()
+  const { total } = await until('its other half lands', async () => {
+    const answer = await ledger(`module=${container.name}`)
+    return answer.total.lines === 2_000 && answer
+  })
+  expect(total).toMatchObject({ written: 1_000, lost: 1_000, lostBy: { expired: 1_000 } })
+  const { stdout } = await tallyman('verify', '--module', container.name)
+  expect(stdout).toMatch(/stdout +expired +1 +1,?000 +1,?000/)
+  const metrics = await (await fetch(`${house.consumer.url}/metrics`)).text()
+  expect(metrics).toContain('tallyman_lines_lost_total{reason="expired"} 1000')
+  expect(metrics).toMatch(/^tallyman_records_expired_total [1-9]/m)
+  expect(metrics).toContain('tallyman_lines_lost_total{reason="disowned"} 0')
+  await house.forget(container)
 })
 
 it.each([
