@@ -282,8 +282,9 @@ try {
     'tallyman consumer is up',
   )
   housekeeping.start()
-  rows.warm().catch((error) => log.warn({ err: error }, "today's index could not be read beforehand"))
   await subscriber.start()
+  // Not before: on a root with many runs it would keep lines from landing for a second.
+  rows.warm().catch((error) => log.warn({ err: error }, "today's index could not be read beforehand"))
 } catch (error) {
   failed(error)
 }
