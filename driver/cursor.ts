@@ -86,8 +86,11 @@ export class Cursor {
     let final = last
     let stop: Gap | undefined
     while (this.offset < limit) {
+      const wanted = Math.min(READ_BYTES, limit - this.offset)
       let length = this.#read(chunk.workspace, limit)
       if (length === 0) continue
+      // The rest of a frame that ends there is missing, and nothing will bring it.
+      const torn = length < wanted
       const gap = this.#reader.gapFrom(this.offset, this.#passed)
       if (gap && gap.offset < this.offset + length + (last ? 1 : 0)) {
         stop = gap
@@ -113,7 +116,7 @@ export class Cursor {
           at = next
         } else {
           const whole = this.offset + length === limit
-          if (next === INCOMPLETE && !(final && whole)) break
+          if (next === INCOMPLETE && !torn && !(final && whole)) break
           // Its rest was dropped: it is counted with the gap.
           if (next === INCOMPLETE && stop) {
             at = length

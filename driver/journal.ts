@@ -244,16 +244,20 @@ export class JournalReader {
 
   /**
    * Fills `target[at, at + length)` from `offset` of the stream on. Bytes up to `offset + length` must have been written.
-   * @returns bytes read: fewer only where a segment is missing or shorter than its successor's name says
+   * @returns bytes read: fewer only where a segment is missing or shorter than its successor's name says, or where the disk does not
+   *   give what it holds: that is as good as missing, and must not end the thread that all runs share
    */
   read(target: Uint8Array, at: number, length: number, offset: number): number {
     let done = 0
     let refreshed = false
     while (done < length) {
       const position = offset + done
-      const read = this.#open(position)
-        ? readSync(this.#fd, target, at + done, length - done, position - this.#base)
-        : 0
+      let read: number
+      try {
+        read = this.#open(position) ? readSync(this.#fd, target, at + done, length - done, position - this.#base) : 0
+      } catch {
+        break
+      }
       done += read
       // Nothing read: the segment has ended, and its successor may be newer than our list.
       if (read === 0 && refreshed) break

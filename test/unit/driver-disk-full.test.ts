@@ -126,9 +126,10 @@ describe.runIf(process.getuid?.() === 0)('a disk that is full', () => {
     const wake = eventfd()
     const slot = slots.claim(0)!
     const ended: number[] = []
+    let refusals = 0
     const events = {
       ended: () => slots.hold(ended.push(slot) - 1, false),
-      diskRefused: () => {},
+      diskRefused: () => refusals++,
       diskRecovered: () => {},
     }
     const intake = new Intake(slots, wake, events, { segmentBytes: PAGE, pipeBytes: 1024 * 1024, retryMs: 1 })
@@ -151,6 +152,7 @@ describe.runIf(process.getuid?.() === 0)('a disk that is full', () => {
     })
     expect(ended).toEqual([slot])
     expect(slots.written(slot)).toBe(0)
+    expect(refusals).toBe(1)
   })
 
   it('whichever lines there are, as many are numbered as were printed, and those that land are as they were printed', () => {

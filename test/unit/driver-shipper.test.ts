@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { readCheckpoint, startOfRun } from '../../driver/checkpoint.ts'
 import { journalEnd, listSegments, runFolder, segmentPath, writeGap } from '../../driver/journal.ts'
@@ -294,6 +294,25 @@ describe('shipping', () => {
     run.end()
     await run.ship(kafka, (done) => done)
     expect(texts(kafka)).toEqual(['1 kept', '2 kept'])
+  })
+
+  it('a segment that can’t be read costs its lines alone, be it in the middle of frames, and other runs go on', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    run.add({}, line('flows'))
+    const kafka = new FakeProducer()
+    const [one, two, three] = [line('one'), line('two'), line('three')]
+    const bytes = Buffer.concat([one, two, three, line('four')])
+    const cuts = [0, one.length + 9, one.length + two.length + 9]
+    cuts.forEach((cut, i) => {
+      run.write(bytes.subarray(cut, cuts[i + 1]), cut)
+    })
+    unlinkSync(segmentPath(run.folder, cuts[1]!))
+    mkdirSync(segmentPath(run.folder, cuts[1]!))
+    run.end()
+    await run.ship(kafka, (done) => done.then(() => expect.poll(() => texts(kafka)).toContain('1 flows')))
+    expect(texts(kafka).toSorted()).toEqual(['1 flows', '1 one', '2 four'])
+    expect(run.skips.reduce((a, b) => a + b)).toBe(two.length + three.length)
   })
 
   it('shipped segments are removed while the run goes on', async () => {
