@@ -361,6 +361,7 @@ export const ledgerRow = z.object({
 })
 export type LedgerRow = z.infer<typeof ledgerRow>
 const ledgerSource = z.object({
+  numbered: count.describe('The highest number that any of its lines is known to have.'),
   ...lineCount.shape,
   holes: z.array(z.object({ from: count, to: count, reason: z.string() })),
 })
@@ -374,6 +375,7 @@ export const runRow = z.object({
   state: z
     .enum(['open', 'ended', 'unfinished'])
     .describe('`ended`: its end was seen. `unfinished`: it was not, and nothing came for a day.'),
+  agrees: z.boolean().describe('Of both sources each line that was numbered is written or lost, and counted once.'),
   sources: z.object({ stdout: ledgerSource, stderr: ledgerSource }),
 })
 export type RunRow = z.infer<typeof runRow>
@@ -396,9 +398,9 @@ export const problem = z
   .object({
     file: z.string(),
     what: z
-      .enum(['missing', 'short', 'changed', 'uncounted', 'index'])
+      .enum(['missing', 'short', 'changed', 'uncounted', 'index', 'ledger'])
       .describe(
-        '`short`: it ends too early; `changed`: bytes differ; `uncounted`: index and ledger disagree about it; `index`: the index is damaged.',
+        '`short`: it ends too early; `changed`: bytes differ; `uncounted`: index and checkpoint disagree about it; `index`: the index is damaged; `ledger`: the ledger counts more or fewer lines as written than there are.',
       ),
     position: count.optional().describe('First byte of the first stretch that differs.'),
     bytes: count.optional().describe('Length of that stretch.'),

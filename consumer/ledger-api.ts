@@ -98,13 +98,16 @@ function runRows({ runs }: LedgerState, wanted: ReturnType<typeof matches>, quer
     .map(([id, run]) => {
       const { service, module, host, container, first, last, ended } = run
       const source = (of: SourceState) => ({
+        numbered: of.high,
         ...countOf([asPart(of)]),
         holes: of.holes.map(({ from, to, reason }) => ({ from, to, reason })),
       })
+      const [stdout, stderr] = [source(run.sources[0]), source(run.sources[1])]
       return {
         ...{ run: id, service, module, host, container, first: iso(first), last: iso(last) },
         state: ended ? 'ended' : now - last > UNFINISHED_MS ? 'unfinished' : 'open',
-        sources: { stdout: source(run.sources[0]), stderr: source(run.sources[1]) },
+        agrees: [stdout, stderr].every(({ numbered, written, lost }) => written + lost === numbered),
+        sources: { stdout, stderr },
       }
     })
 }

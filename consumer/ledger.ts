@@ -44,7 +44,7 @@ export type RunState = {
   host: string
   container: string
   sources: [SourceState, SourceState]
-  /** Times of its first and its last chunk, ms since 1970. */
+  /** Times of its first and its last line, ms since 1970. */
   first: number
   last: number
   /** When the newest of its records was appended, ms since 1970; up to HEARD_MS less. */
@@ -61,7 +61,7 @@ export type Totals = {
   written: number
   doubled: number
   lost: Record<string, number>
-  /** Time of the last chunk, ms since 1970. */
+  /** Time of the last line, ms since 1970. */
   last: number
 }
 
@@ -199,17 +199,19 @@ export class Ledger {
     }
     this.#entered = run
     this.#countedRuns.add(id)
-    const time = Number(chunk.t0 / 1_000_000n)
+    let last = 0
     if (chunk.lines > 0) {
-      if (run.first === 0) run.first = time
-      run.last = Math.max(run.last, time)
+      if (run.first === 0) run.first = Number(chunk.t0 / 1_000_000n)
+      // A chunk of what waited through an outage can span hours.
+      last = Number((chunk.t0 + BigInt(chunk.dt[chunk.lines - 1]!)) / 1_000_000n)
+      run.last = Math.max(run.last, last)
     }
     // By the run's own names, which its first chunk said: what is taken back must come off where it was put on.
     const changing = (of: string) => {
       this.#changedRuns.add(id)
       return this.#totals(run, of, 0, true)
     }
-    this.#totals(run, day, time)
+    this.#totals(run, day, last)
     const entry = new Entry(run, day, changing)
     for (const range of chunk.lost) entry.lost(range)
     const wanted = entry.lines(chunk)

@@ -5,6 +5,7 @@
  * - It reads files up to what the checkpoint says, so it runs while lines are landed.
  * - Memory does not grow with the index: it is read by windows, and of each file only how far it was read is kept.
  * - Days that are removed are left out, also those that are removed while it reads.
+ * - The ledger counts as written to a module's day what the index has of it, to the line.
  * - A problem names file, bytes, run and numbers: the first stretch of a file that is not as it was written, and how much of the file
  *   behind it differs.
  */
@@ -50,19 +51,21 @@ export async function verify(
     total: countOf(kept!),
     removed: countOf(removed!).written,
     problems: [],
-    losses: losses(state, named),
+    losses: losses(state, named, since > state.floor ? since : state.floor),
     partial: [],
   }
   const readable = foldersOf([...state.totals.values(), ...state.runs.values()], may)
   // All of one moment, before anything is read: what is landed meanwhile belongs to another.
   const states = new Map(state.files)
+  const written = writtenOf(state, named)
   using reader = new FileReader({ root, files: state.files })
   const files = Map.groupBy(states.keys(), (file) => readFileName(file)?.day ?? '')
   for (const name of [...new Set([...state.index.keys(), ...files.keys()])].sort()) {
     const before = found.problems.length
     if (name < since || name < state.floor) continue
     // As it is by now: another log may have taken its place since the others were read.
-    const day = { name, length: state.index.get(name) ?? 0, files: files.get(name) ?? [] }
+    const length = state.index.get(name) ?? 0
+    const day = { name, length, files: files.get(name) ?? [], written: written.get(name) ?? new Map() }
     await verifyDay(root, day, query, readable, { states, reader, found })
     if (name < state.floor) found.problems.length = before
   }
@@ -79,12 +82,30 @@ function foldersOf(known: readonly { service: string }[], may: Access['may']): (
   }
 }
 
-/** What was read of a file so far. */
-type Read = { covered: Intervals; doubled: boolean; problem: Problem | undefined }
+/** Lines that the ledger counts as written, by the day and the folder of the module. */
+function writtenOf({ totals }: State, named: (of: Totals) => boolean): Map<string, Map<string, number>> {
+  const days = new Map<string, Map<string, number>>()
+  for (const of of totals.values()) {
+    if (!named(of)) continue
+    const day = days.get(of.day) ?? new Map<string, number>()
+    days.set(of.day, day)
+    const folder = `${pathComponent(of.service)}/${pathComponent(of.module)}`
+    day.set(folder, (day.get(folder) ?? 0) + of.written)
+  }
+  return days
+}
+
+/** What was read of a file so far; `lines`: of those that had been written when we began. */
+type Read = { covered: Intervals; lines: number; doubled: boolean; problem: Problem | undefined }
 
 async function verifyDay(
   root: string,
-  { name, length, files: known }: { name: string; length: number; files: readonly string[] },
+  {
+    name,
+    length,
+    files: known,
+    written,
+  }: { name: string; length: number; files: readonly string[]; written: ReadonlyMap<string, number> },
   { service, module }: VerifyQuery,
   readable: (folder: string) => boolean,
   { states, reader, found }: { states: State['files']; reader: FileReader; found: VerifyAnswer },
@@ -94,7 +115,7 @@ async function verifyDay(
     const [folder, below] = file.split('/') as [string, string]
     return readable(folder) && (ofService ?? folder) === folder && (ofModule ?? below) === below
   }
-  const begin = (): Read => ({ covered: new Intervals(), doubled: false, problem: undefined })
+  const begin = (): Read => ({ covered: new Intervals(), lines: 0, doubled: false, problem: undefined })
   const files = new Map(
     known.filter((file) => wanted(file) && states.get(file)!.length > 0).map((file) => [file, begin()]),
   )
@@ -103,6 +124,7 @@ async function verifyDay(
     files.set(row.file, read)
     read.doubled ||= read.covered.touches(row.position, row.position + row.bytes)
     read.covered.add(row.position, row.position + row.bytes)
+    if (row.position < (states.get(row.file)?.length ?? 0)) read.lines += row.lines
     found.bytes += row.bytes
     if (row.rebuilt) found.rebuilt += row.bytes
     const problem = await checkStretch(reader, row)
@@ -122,16 +144,29 @@ async function verifyDay(
   } catch (error) {
     found.problems.push({ ...index, message: (error as Error).message })
   }
-  for (const [file, { covered, doubled, problem }] of files) {
+  /** Lines of each module's day; of one of which the index does not tell all, nothing is known. */
+  const lines = new Map<string, number>()
+  for (const [file, { covered, lines: of, doubled, problem }] of files) {
     found.files++
     if (problem) found.problems.push(problem)
     const expected = states.get(file)?.length ?? 0
     const blank = covered.without(0, expected)
-    if (blank.length === 0 && !doubled) continue
+    const folder = file.slice(0, file.lastIndexOf('/'))
+    if (blank.length === 0 && !doubled) {
+      lines.set(folder, (lines.get(folder) ?? 0) + of)
+      continue
+    }
+    lines.set(folder, Number.NaN)
     const bytes = blank.reduce((sum, [from, to]) => sum + to - from, 0)
     const tells = blank.length > 0 ? `tells nothing of ${bytes}, from ${blank[0]![0]} on` : 'tells of some twice'
     const message = `of ${expected} bytes that were written the index ${tells}; tallyman reindex mends it`
     found.problems.push({ file, what: 'uncounted', lines: 0, message })
+  }
+  for (const folder of new Set([...lines.keys(), ...written.keys()])) {
+    const [counted, there] = [written.get(folder) ?? 0, lines.get(folder) ?? 0]
+    if (counted === there || Number.isNaN(there)) continue
+    const message = `the ledger counts ${counted} lines of it as written, and the index has ${there}`
+    found.problems.push({ file: `${folder}/${name}`, what: 'ledger', lines: Math.abs(counted - there), message })
   }
 }
 
@@ -171,12 +206,19 @@ async function checkStretch(reader: FileReader, row: Row): Promise<Problem | und
   return { ...where, what: 'changed', message }
 }
 
-function losses({ runs }: State, named: (of: { service: string; module: string }) => boolean): Loss[] {
+/** Numbers that are missing, of days from `since` on. */
+function losses({ runs }: State, named: (of: { service: string; module: string }) => boolean, since: string): Loss[] {
   return [...runs].flatMap(([run, of]) => {
     if (!named(of)) return []
     const names = { service: of.service, module: of.module, host: of.host, container: of.container, run }
     return (['stdout', 'stderr'] as const).flatMap((source, i) =>
-      of.sources[i]!.holes.map(({ from, to, reason }) => ({ ...names, source, from, to, reason })),
+      of.sources[i]!.holes.filter(({ day }) => day >= since).map(({ from, to, reason }) => ({
+        ...names,
+        source,
+        from,
+        to,
+        reason,
+      })),
     )
   })
 }

@@ -9,6 +9,8 @@ const DAY = '2026-11-23'
 
 type Cut = {
   first: [number, number]
+  /** Of each line, ns since 1970. */
+  times?: string[]
   sources: (0 | 1)[]
   lost?: Meaning['lost']
   end?: [number, number]
@@ -17,7 +19,7 @@ type Cut = {
 }
 
 /** A chunk of lines that say their own numbers. */
-function cut({ first, sources, lost, end, run = RUN, module = 'm' }: Cut): Chunk {
+function cut({ first, sources, times, lost, end, run = RUN, module = 'm' }: Cut): Chunk {
   const next = [...first]
   return chunkOf({
     run,
@@ -27,10 +29,10 @@ function cut({ first, sources, lost, end, run = RUN, module = 'm' }: Cut): Chunk
     container: { id: 'c', name: 'n', image: 'i' },
     attrs: {},
     first,
-    lines: sources.map((source) => ({
+    lines: sources.map((source, i) => ({
       source: source === 0 ? 'stdout' : 'stderr',
       number: next[source]!++,
-      time: '1000',
+      time: times?.[i] ?? '1000',
       text: '',
     })),
     ...(lost && { lost }),
@@ -66,6 +68,13 @@ function sumsOf({ runs, totals }: LedgerState) {
 const lines = (from: number, count: number): Cut => ({ first: [from, 1], sources: Array(count).fill(0) })
 
 describe('ledger', () => {
+  it('a run’s last line is the last of its last chunk, which can span hours', () => {
+    const ledger = new Ledger()
+    ledger.enter(cut({ first: [1, 1], sources: [0, 0], times: ['5000000000', '7205000000000'] }), DAY, 0)
+    expect(ledger.state.runs.get(RUN)).toMatchObject({ first: 5_000, last: 7_205_000 })
+    expect(ledger.state.totals.values().next().value).toMatchObject({ last: 7_205_000 })
+  })
+
   it('writes each line once, whatever comes twice, is cut elsewhere, comes late or is missing', () => {
     const step = fc.record({
       first: fc.tuple(fc.integer({ min: 1, max: 60 }), fc.integer({ min: 1, max: 60 })),

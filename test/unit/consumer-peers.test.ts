@@ -365,7 +365,11 @@ describe('any consumer', () => {
         last: `${DAY}T02`,
         state: 'open',
       },
-      sources: { stdout: { ...count(written, holes.length * 5), holes }, stderr: { ...NO_LINES, holes: [] } },
+      agrees: true,
+      sources: {
+        stdout: { ...count(written, holes.length * 5), numbered: written + holes.length * 5, holes },
+        stderr: { ...NO_LINES, numbered: 0, holes: [] },
+      },
     })
     const hole = { from: 6, to: 10, reason: 'gap' }
     await using several = await consumers([

@@ -83,6 +83,35 @@ describe('verification', () => {
     expect(found.bytes).toBe(readFileSync(join(root.path, FILE)).length)
   })
 
+  it('of a ledger that counts other lines than there are names the day, and how many', async () => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, CHUNKS)
+    state.totals.values().next().value!.written += 3
+    const { problems } = await verify(root.path, state, {}, ANYBODY.may)
+    expect(problems).toEqual([
+      {
+        file: `shop/web/${DAY}`,
+        what: 'ledger',
+        lines: 3,
+        message: 'the ledger counts 33 lines of it as written, and the index has 30',
+      },
+    ])
+  })
+
+  it('since a day tells of no loss of the days before', async () => {
+    using root = temporaryFolder()
+    const state = await rootWith(root.path, [
+      { run: 1, from: 6, to: 10, days: 2 },
+      { run: 1, from: 14, to: 20 },
+    ])
+    const lossesSince = async (since?: string) => (await verify(root.path, state, { since }, ANYBODY.may)).losses
+    expect((await lossesSince()).map(({ from, to }) => [from, to])).toEqual([
+      [1, 5],
+      [11, 13],
+    ])
+    expect((await lossesSince(DAY)).map(({ from, to }) => [from, to])).toEqual([[11, 13]])
+  })
+
   it.each<[string, (file: string) => void, object]>([
     [
       'a byte that was changed',
