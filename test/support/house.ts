@@ -12,6 +12,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { VerifyAnswer } from '../../consumer/api-schema.ts'
 import { settingsSchema } from '../../driver/settings.ts'
 import { Consumer } from './consumer.ts'
 import { Container, type ContainerOptions } from './container.ts'
@@ -160,12 +161,14 @@ export class House {
   }
 
   /**
-   * Waits until nothing is under way any more, ends the consumer in good order, and compares the files of all containers
-   * once more: what came twice, however late, is found here.
+   * Waits until nothing is under way any more, has files, index and ledger held against each other, ends the consumer in good order, and
+   * compares the files of all containers once more: what came twice, however late, is found here.
    */
   async settled(): Promise<void> {
     await until('the journal is shipped', () => this.plugin.shipped)
     await until('every record is claimed', async () => (await this.kafka.unclaimed(this.topic, this.topic)) === 0)
+    const { problems } = (await (await fetch(`${this.consumer.url}/api/v1/verify`)).json()) as VerifyAnswer
+    if (problems.length > 0) throw new Error(`verification finds ${JSON.stringify(problems.slice(0, 3))}`)
     const code = await this.consumer.stop()
     if (code !== 0) throw new Error(`the consumer ended with ${code} after SIGTERM: ${this.consumer.lastWords}`)
     for (const { folder, expected } of this.#folders([])) compareModule(folder, expected)
