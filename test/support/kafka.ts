@@ -1,5 +1,5 @@
 /** A Kafka of a test's own: one container a broker, KRaft, on the host's network because the plugin is there too. */
-import type { Admin, Kafka as Client } from 'kafkajs'
+import { type Admin, type Kafka as Client, CompressionTypes } from 'kafkajs'
 import pino from 'pino'
 import { GenericContainer, type StartedTestContainer, Wait } from 'testcontainers'
 import { kafkaClient } from '../../wire/kafka.ts'
@@ -108,12 +108,16 @@ export class Kafka {
   }
 
   /** Stores records as somebody who is not our driver. */
-  async produce(topic: string, records: { partition: number; key: string; value: Uint8Array }[]): Promise<void> {
+  async produce(
+    topic: string,
+    records: { partition: number; key: string; value: Uint8Array }[],
+    compression = CompressionTypes.None,
+  ): Promise<void> {
     const producer = this.client.producer()
     await producer.connect()
     try {
       const messages = records.map(({ value, ...record }) => ({ ...record, value: Buffer.from(value) }))
-      await producer.send({ topic, acks: -1, messages })
+      await producer.send({ topic, acks: -1, compression, messages })
     } finally {
       await producer.disconnect()
     }
