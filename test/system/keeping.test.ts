@@ -166,7 +166,7 @@ it('an index that somebody damaged is mended from the files, then from Kafka, SI
 
   const damage = () => {
     rmSync(pathOf(days[0]!), { force: true })
-    truncateSync(pathOf(days[1]!), statSync(pathOf(days[1]!)).size / 2)
+    truncateSync(pathOf(days[1]!), Math.floor(statSync(pathOf(days[1]!)).size / 2))
     const bytes = readFileSync(pathOf(days[2]!))
     for (let at = 200; at < bytes.length; at += 700) bytes[at]! ^= 0x55
     writeFileSync(pathOf(days[2]!), bytes)
