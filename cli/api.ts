@@ -22,7 +22,7 @@ export type Asked = {
   method?: 'GET' | 'POST' | 'DELETE'
   body?: unknown
   signal?: AbortSignal | undefined
-  /** ms without a byte after which the connection counts as broken; 0 is never, where the answer is no stream. */
+  /** ms without a byte after which the connection counts as broken; 0 is never. */
   silence?: number
 }
 
@@ -196,7 +196,7 @@ export async function* stream<E extends { type: string }>(
   let rest = ''
   try {
     for (;;) {
-      const late = setTimeout(() => answer.destroy(silent(silence)), silence)
+      const late = silence > 0 ? setTimeout(() => answer.destroy(silent(silence)), silence) : undefined
       const { done, value } = await chunks.next().finally(() => clearTimeout(late))
       if (done) break
       const parts = (rest + value).split('\n')

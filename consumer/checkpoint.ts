@@ -186,16 +186,29 @@ const file = z.object({
 /**
  * Rows as they were decoded, and no copies: those that zod makes of many runs are a third of what it takes to start on them, and the
  * collector's work with both is another.
+ * @param current whether a row that is understood stands as it is written today
  */
-const rowsOf = <T extends z.ZodType>(row: T) =>
-  z.custom<z.output<T>[]>((rows) => Array.isArray(rows) && rows.every((each) => row.safeParse(each).success))
+const rowsOf = <T extends z.ZodType>(row: T, current: (each: z.output<T>) => boolean = () => true) =>
+  z.custom<z.output<T>[]>(
+    (rows) =>
+      Array.isArray(rows) &&
+      rows.every((each, i) => {
+        const { success, data } = row.safeParse(each)
+        if (success && !current(each as z.output<T>)) rows[i] = data
+        return success
+      }),
+  )
+const isWhole = (sums: Record<string, number>): boolean => Object.values(sums).every(Number.isSafeInteger)
 const counters = z.tuple([z.instanceof(Uint8Array), z.instanceof(Uint8Array)])
 type PackedCounters = z.infer<typeof counters>
 const payload = z.object({
   partitions: z.array(z.tuple([offset, partitionState])),
   files: rowsOf(z.tuple([z.string(), file.nullable()])),
-  runs: rowsOf(z.tuple([z.string(), runState.nullable()])),
-  totals: rowsOf(z.tuple([z.string(), totalsState.nullable()])),
+  runs: rowsOf(
+    z.tuple([z.string(), runState.nullable()]),
+    ([, run]) => run?.partition !== undefined && run.sources.every(({ closed }) => isWhole(closed)),
+  ),
+  totals: rowsOf(z.tuple([z.string(), totalsState.nullable()]), ([, of]) => of === null || isWhole(of.lost)),
   runCounters: counters.exactOptional(),
   totalCounters: counters.exactOptional(),
   index: z.array(z.tuple([z.string(), offset.nullable()])),
