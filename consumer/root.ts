@@ -30,7 +30,7 @@ export function openRoot(path: string): Root {
     mkdirSync(state, { recursive: true })
     // A name that is lost with the power takes all that is below it along, files of the same moment not.
     syncFolder(path)
-    lock(join(state, 'lock'))
+    lock(path, join(state, 'lock'))
     return { path, state, uuid: readUuid(join(state, 'uuid')) }
   } catch (error) {
     if (error instanceof ConsumerError) throw error
@@ -38,12 +38,12 @@ export function openRoot(path: string): Root {
   }
 }
 
-function lock(path: string): void {
+function lock(root: string, path: string): void {
   const holder = lockFile(path)
   if (holder !== undefined) {
     throw new ConsumerError(
       'ROOT_HELD',
-      `${path} is held by the consumer with process id ${holder}; stop that one, or give this one a ROOT of its own`,
+      `ROOT=${root} is held by the consumer with process id ${holder}; stop that one, or give this one a ROOT of its own`,
     )
   }
 }

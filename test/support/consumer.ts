@@ -69,6 +69,18 @@ export class Consumer {
   /** Starts it, and waits until it says that it lands lines. @param changed settings that differ from now on */
   async start(changed: Record<string, string> = {}): Promise<void> {
     Object.assign(this.#settings, changed)
+    const started = this.launch()
+    await until(
+      () => `the consumer is ready. It said:\n${this.lastWords}`,
+      async () => {
+        if (started.exitCode !== null) throw new Error(`it ended with ${started.exitCode}`)
+        return (await fetch(`${this.url}/readyz`)).ok
+      },
+    )
+  }
+
+  /** Starts it, and waits for nothing. */
+  launch(): ChildProcess {
     const log = openSync(this.#log, 'a')
     const [file, ...args] = this.#program
     const started = spawn(file, args, {
@@ -78,13 +90,7 @@ export class Consumer {
     })
     closeSync(log)
     this.#process = started
-    await until(
-      () => `the consumer is ready. It said:\n${this.lastWords}`,
-      async () => {
-        if (started.exitCode !== null) throw new Error(`it ended with ${started.exitCode}`)
-        return (await fetch(`${this.url}/readyz`)).ok
-      },
-    )
+    return started
   }
 
   /** SIGKILL. Resolves once it is gone. */

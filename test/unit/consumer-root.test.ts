@@ -1,14 +1,40 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { openRoot } from '../../consumer/root.ts'
+import { Consumer } from '../support/consumer.ts'
 import { temporaryFolder } from '../support/folder.ts'
+import { until } from '../support/until.ts'
 
 describe('the root', () => {
   it('is one daemon’s: the second one hears who holds it', () => {
     using folder = temporaryFolder()
     openRoot(folder.path)
     expect(() => openRoot(folder.path)).toThrow(new RegExp(`held by the consumer with process id ${process.pid};`))
+  })
+
+  it('is one process’s: the second daemon ends and names the one that holds it, whose end makes room for the next', async () => {
+    using folder = temporaryFolder()
+    const root = join(folder.path, 'root')
+    const holder = join(root, '.tallyman/lock')
+    const holds = ({ pid }: Consumer) => until('it holds the root', () => readFileSync(holder, 'utf8') === `${pid}\n`)
+    const daemon = (name: string) =>
+      // The root comes before Kafka, of which there is none here.
+      Consumer.create({ ROOT: root, KAFKA_BROKERS: '127.0.0.1:1' }, join(folder.path, name))
+    await using first = await daemon('first')
+    await using second = await daemon('second')
+    first.launch()
+    await holds(first)
+    const [code] = await once(second.launch(), 'exit')
+    expect(code).toBe(1)
+    const last: unknown = JSON.parse(second.lastWords.split('\n').at(-1)!)
+    expect(last).toMatchObject({ level: 60, code: 'ROOT_HELD' })
+    expect(second.lastWords).toContain(`ROOT=${root} is held by the consumer with process id ${first.pid};`)
+    await holds(first)
+    await first.kill()
+    second.launch()
+    await holds(second)
   })
 
   it('that is a file is refused in words', () => {
