@@ -2,7 +2,7 @@
  * The ledger's topic: what a root has to know of a partition that another root wrote before. Compacted, so that of every
  * key the last value stays.
  *
- *   partition 0     key ["tenure", group, partition, tenure, to]   {owner, from, hash, written, totals, state}
+ *   partition 0     key ["tenure", group, partition, tenure, to]   {owner, from, hash, written, totals, runs, state}
  *   1 + p mod n     key ["run", group, partition, tenure, run id]  {at, …} what is known of the run before offset `at`
  *                   key ["mark", group, partition, tenure]         {owner, at, hash} before `at` all is known, and written
  *
@@ -42,10 +42,33 @@ const closedValue = z.object({
   hash: offset.optional(),
   written: offset,
   totals: z.array(totalsState),
+  runs: z
+    .array(
+      z.object({
+        run: z.string(),
+        of: offset,
+        container: z.string(),
+        high: z.tuple([offset, offset]),
+        ended: z.boolean(),
+      }),
+    )
+    .default([]),
   state: z.enum(['claimed', 'disowned']),
 })
 const runValue = z.object({ at: offset, ...runState.shape })
 const markValue = z.object({ owner: z.string(), at: offset, hash: offset.optional() })
+
+/**
+ * How far a run goes in what is claimed: without the records nobody could say any more what of it is missing. `of`: which of the totals it
+ * was in last.
+ */
+export type ClaimedRun = {
+  run: string
+  of: number
+  container: string
+  high: [stdout: number, stderr: number]
+  ended: boolean
+}
 
 /** A tenure that is over and not known to be written whole. */
 export type Claimed = ClosedTenure & {
@@ -53,6 +76,7 @@ export type Claimed = ClosedTenure & {
   written: number
   /** What the rest comes to: lines that are claimed, and numbers that are missing among them. */
   totals: Totals[]
+  runs: ClaimedRun[]
   state: 'claimed' | 'disowned'
 }
 

@@ -337,7 +337,35 @@ export class Ledger {
     }
   }
 
-  #begin(id: string, { service, module, host, container }: Chunk, partition: number): RunState {
+  /**
+   * Kafka has dropped the records that would bring a run up to these numbers: they are missing for that, until some of them come.
+   * @param of whose they are, and the day that they count to
+   * @returns how many they are
+   */
+  lose(
+    id: string,
+    partition: number,
+    { day, ...of }: Named & { container: Pick<Chunk['container'], 'name'>; day: string },
+    high: readonly [stdout: number, stderr: number],
+    ended: boolean,
+  ): number {
+    const run = this.state.runs.get(id) ?? this.#begin(id, of, partition)
+    const entry = new Entry(run, day, (of) => this.#totals(run, of, 0, true))
+    let lines = 0
+    for (const source of [STDOUT, STDERR] as const) {
+      lines += Math.max(0, high[source] - run.sources[source].high)
+      entry.missing(source, high[source], EXPIRED)
+    }
+    this.#changedRuns.add(id)
+    if (ended) this.#end(id, run)
+    return lines
+  }
+
+  #begin(
+    id: string,
+    { service, module, host, container }: Named & { container: Pick<Chunk['container'], 'name'> },
+    partition: number,
+  ): RunState {
     const source = (): SourceState => ({
       ...{ high: 0, written: 0, doubled: 0, holes: [], closed: {} },
       ...(this.#expired.has(partition) && { expired: true }),

@@ -336,8 +336,11 @@ export class Subscriber {
         { offset, metadata: readMetadata(metadata) },
       ]),
     )
-    // Nobody but us has ever claimed anything: there is nothing to read of others.
-    const alone = [...commits.values()].every(({ metadata }) => !metadata || metadata.owner === owner)
+    // Nobody but us has ever claimed anything: there is nothing to read of others. Of a partition that we know, and whose claims are
+    // gone with the topic that it was in, that is not said.
+    const alone = [...commits].every(([partition, { metadata }]) =>
+      metadata ? metadata.owner === owner : !this.#positions.has(partition),
+    )
     if (!alone) await ledgerTopic.refresh()
     const waiting = new Set<number>()
     for (const rest of this.#unfinished(commits, partitions)) {
@@ -433,9 +436,12 @@ export class Subscriber {
   async #finish(rest: Unfinished, log: Extent | undefined, generation: number): Promise<void> {
     const { ledgerTopic } = this.#options
     const { partition, tenure, from, to, hash } = rest
-    if (from < to && log && (await this.#holds(partition, to, hash, log))) {
-      await this.#landRest(rest, log, generation)
-      this.#options.log.info({ partition, tenure, from, to }, 'wrote what was claimed before another took over')
+    const there = from < to && log && (await this.#holds(partition, to, hash, log))
+    const begin = there ? Math.min(Math.max(from, log.low), to) : to
+    if (begin > from) await this.#inRound(async () => this.#giveUp(rest, begin))
+    if (there && begin < to) {
+      await this.#landRest({ ...rest, from: begin }, generation)
+      this.#options.log.info({ partition, tenure, from: begin, to }, 'wrote what was claimed before another took over')
     }
     await this.#inRound(async () => {
       const position = this.#positions.get(partition)
@@ -445,13 +451,33 @@ export class Subscriber {
     await ledgerTopic.release(partition, tenure)
   }
 
-  async #landRest({ partition, tenure, from, to }: Unfinished, log: Extent, generation: number): Promise<void> {
+  async #landRest({ partition, tenure, from, to }: Unfinished, generation: number): Promise<void> {
     const held: Held = { tenure, from, next: from, claimed: to, high: to }
-    if (log.low > from) await this.#inRound(async () => this.#expire(partition, Math.min(log.low, to) - from))
-    for await (const messages of this.#read(partition, Math.max(from, log.low), Math.min(to, log.high))) {
+    for await (const messages of this.#read(partition, from, to)) {
       if (generation !== this.#generation) throw new Error('the group has changed')
       await this.#inRound(() => this.#land(partition, held, messages, []))
     }
+  }
+
+  /**
+   * Counts as lost what of a tenure of ours Kafka does not have any more: all numbers up to where its successor, who has read it, says that
+   * its runs go. What is left of it brings some of them back. The position moves with the counts, so that they are counted once.
+   * @param begin where what is left begins
+   */
+  #giveUp({ partition, tenure, from, to }: Unfinished, begin: number): void {
+    const { ledger, ledgerTopic, topic, log } = this.#options
+    this.#expire(partition, begin - from)
+    this.#move(partition, { ...keptOf(this.#positions.get(partition)), next: begin, tenure })
+    const of = (each: Claimed) => each.partition === partition && each.tenure === tenure
+    const { runs, totals } = ledgerTopic.closed.find(of) ?? { runs: [], totals: [] }
+    let lines = 0
+    for (const { run, of, container, high, ended } of runs) {
+      lines += ledger.lose(run, partition, { ...totals[of]!, container: { name: container } }, high, ended)
+    }
+    log.error(
+      { code: 'RECORDS_EXPIRED', topic, partition, tenure, from, to: begin, claimed: to, lines },
+      'Kafka does not have records any more that this root had claimed and not written: so many lines are lost, but for those that it still has up to the end of the claim. Give the topic a longer retention',
+    )
   }
 
   /** Whether the record before an offset is the one that had this hash, as far as that can be told. */

@@ -8,8 +8,8 @@ import type { FetchedRecord } from '../wire/deferred-records.ts'
 import type { Extent } from '../wire/group.ts'
 import { type ClosedTenure, recordHash } from './claims.ts'
 import type { Landing } from './landing.ts'
-import { Ledger, type RunState } from './ledger.ts'
-import type { Claimed, Known, LedgerTopic } from './ledger-topic.ts'
+import { Ledger, type LedgerState, type RunState, type Totals } from './ledger.ts'
+import type { Claimed, ClaimedRun, Known, LedgerTopic } from './ledger-topic.ts'
 
 export type TakeOver = { partition: number; runs: Map<string, RunState>; claimed: Claimed }
 
@@ -35,12 +35,16 @@ export async function takeOver(sources: TakeOverSources, closes: ClosedTenure, l
   const begin = Math.max(known?.at ?? 0, log.low)
   if (known && begin > known.at) replica.expire(partition)
   let hash: number | undefined
-  const count = async (ledger: Ledger, begin: number, end: number): Promise<void> => {
+  const count = async (ledger: Ledger, begin: number, end: number, entered = new Set<string>()): Promise<void> => {
     for await (const messages of read(partition, begin, Math.min(end, log.high))) {
       const last = messages.at(-1)!
       if (Number(last.offset) === to - 1) hash = recordHash(last)
       for (const message of messages) {
-        landing.count(ledger, partition, message, (run) => (ats.get(run) ?? 0) > Number(message.offset))
+        landing.count(ledger, partition, message, (run) => {
+          if ((ats.get(run) ?? 0) > Number(message.offset)) return true
+          entered.add(run)
+          return false
+        })
         message.release?.()
       }
     }
@@ -49,9 +53,33 @@ export async function takeOver(sources: TakeOverSources, closes: ClosedTenure, l
   await count(replica, begin, written)
   // From here on it is not known to be written: what it comes to is owed.
   const owed = new Ledger({ runs: replica.state.runs, totals: new Map() })
-  await count(owed, Math.max(begin, written), to)
-  const claimed: Claimed = { ...closes, hash, written, totals: [...owed.state.totals.values()], state: 'claimed' }
-  return { partition, runs: owed.state.runs, claimed }
+  const entered = new Set<string>()
+  await count(owed, Math.max(begin, written), to, entered)
+  const { runs } = owed.state
+  const totals = [...owed.state.totals.values()]
+  const claimed: Claimed = {
+    ...closes,
+    hash,
+    written,
+    totals,
+    runs: claimedRuns(runs, entered, totals),
+    state: 'claimed',
+  }
+  return { partition, runs, claimed }
+}
+
+function claimedRuns(runs: LedgerState['runs'], of: ReadonlySet<string>, totals: readonly Totals[]): ClaimedRun[] {
+  const named = ({ service, module, host }: Pick<Totals, 'service' | 'module' | 'host'>) =>
+    JSON.stringify([service, module, host])
+  const places = new Map(totals.map((each, i) => [named(each), i]))
+  return [...of].flatMap((run): ClaimedRun[] => {
+    const state = runs.get(run)
+    // So many have ended since that it is forgotten.
+    if (!state) return []
+    const { sources, container, ended } = state
+    const [stdout, stderr] = sources
+    return [{ run, of: places.get(named(state))!, container, high: [stdout.high, stderr.high], ended }]
+  })
 }
 
 /** Whether what is known of a partition's runs is of the records that Kafka holds, as far as that can be told. */

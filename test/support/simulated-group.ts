@@ -44,10 +44,14 @@ type Row = { key: string; value: string | null }
 
 export class SimulatedKafka {
   now = 0
+  /** A step takes up to so long, ms. */
+  pace = 20
   /** Whether disks refuse. */
   disturbed = true
   readonly draw: () => number
   readonly log: KafkaMessage[][]
+  /** Where each partition begins. */
+  readonly low: number[]
   readonly commits = new Map<number, { offset: number; metadata: string }>()
   readonly ledger: Row[][]
   steps: Step[] = []
@@ -58,6 +62,7 @@ export class SimulatedKafka {
   constructor(draw: () => number, partitions: number) {
     this.draw = draw
     this.log = Array.from({ length: partitions }, () => [])
+    this.low = this.log.map(() => 0)
     this.ledger = Array.from({ length: partitions + 1 }, () => [])
   }
 
@@ -81,6 +86,37 @@ export class SimulatedKafka {
   append(partition: number, run: number, first: number, count: number): void {
     const log = this.log[partition]!
     log.push(record(log.length, { partition, module: `m${run}`, run, first, count, bytes: 0 }).message)
+  }
+
+  /** Records up to an offset are past the topic's retention. */
+  expire(partition: number, to: number): void {
+    this.low[partition] = Math.max(this.low[partition]!, to)
+  }
+
+  /** The topic is deleted, with what groups have committed of it, and made anew. */
+  recreate(): void {
+    this.commits.clear()
+    for (const partition of this.log.keys()) {
+      this.log[partition] = []
+      this.low[partition] = 0
+    }
+  }
+
+  /** @throws Error where the first of them is past the retention, or not there yet */
+  records(partition: number, from: number, to: number): KafkaMessage[] {
+    const log = this.log[partition]!
+    if (from < this.low[partition]! || from > log.length) throw new Error('OFFSET_OUT_OF_RANGE')
+    return log.slice(from, to)
+  }
+
+  /** Up to here it is known what the runs of a partition have come to, by the mark of the latest tenure that has one. */
+  known(partition: number): number {
+    const marks = this.ledger.flat().flatMap(({ key, value }) => {
+      const [what, , of, tenure] = JSON.parse(key) as [string, string, number, number]
+      if (what !== 'mark' || of !== partition || value === null) return []
+      return [{ tenure, at: (JSON.parse(value) as { at: number }).at }]
+    })
+    return marks.reduce((last, mark) => (mark.tenure >= last.tenure ? mark : last), { tenure: 0, at: 0 }).at
   }
 
   /** Deals the partitions out among the members, at random. */
@@ -121,7 +157,7 @@ export class SimulatedKafka {
     }
     const step = due[this.below(due.length)]!
     this.steps.splice(this.steps.indexOf(step), 1)
-    this.now += this.below(20)
+    this.now += this.below(this.pace)
     step.run()
     // Whatever follows from it without waiting.
     await new Promise((resolve) => setImmediate(resolve))
@@ -139,8 +175,11 @@ export class Root {
     this.owner = owner
   }
 
+  /** What its files hold, as far as its checkpoint says. */
   get lines(): string[] {
-    return [...this.files.values()].flatMap((file) => file.flatMap((piece) => piece.split('\n').filter(Boolean)))
+    return Array.from(this.files, ([name, pieces]) => pieces.slice(0, this.state.files.get(name)?.length ?? 0))
+      .flat()
+      .flatMap((piece) => piece.split('\n').filter(Boolean))
   }
 }
 
@@ -270,12 +309,15 @@ export class Process {
         this.#ask(
           () =>
             new Map(
-              Array.from(kafka.log, ({ length }, i) => [i, kafka.draw() < 0.1 ? undefined : { low: 0, high: length }]),
+              Array.from(kafka.log, ({ length }, i) => [
+                i,
+                kafka.draw() < 0.1 ? undefined : { low: kafka.low[i]!, high: length },
+              ]),
             ),
         ),
       async *read(partition, from, to) {
         for (let next = from; next < to; ) {
-          const batch = await process.#ask(() => kafka.log[partition]!.slice(next, Math.min(to, next + BATCH)))
+          const batch = await process.#ask(() => kafka.records(partition, next, Math.min(to, next + BATCH)))
           next += batch.length
           yield batch
         }
@@ -296,7 +338,14 @@ export class Process {
       const generation = this.#generation
       this.#kafka.later(this, () => {
         if (this.#positions.get(partition) !== position) return
-        const messages = this.#kafka.log[partition]!.slice(position.next, position.next + 1 + this.#kafka.below(BATCH))
+        // Out of range, it is gone on with where the log begins.
+        position.next = Math.max(position.next, this.#kafka.low[partition]!)
+        const { next } = position
+        const messages = this.#kafka.records(partition, next, next + 1 + this.#kafka.below(BATCH))
+        if (messages.length === 0) {
+          position.busy = false
+          return
+        }
         const handled = this.#events.batch({
           partition,
           messages,
@@ -401,6 +450,12 @@ export class Process {
           this.root.files.set(file, pieces)
           this.#written.push({ file, at, before: pieces[at] })
           pieces[at] = text
+          // Other bytes than last time, where records are gone by now.
+          for (let over = at + 1; over < Math.min(at + text.length, pieces.length); over++) {
+            if (pieces[over] === undefined) continue
+            this.#written.push({ file, at: over, before: pieces[over] })
+            delete pieces[over]
+          }
           this.#changed.add(file)
         }
       },
