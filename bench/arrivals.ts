@@ -17,16 +17,22 @@ export class Arrivals {
     this.#done = this.#follow(path)
   }
 
-  /** Forgets what was seen so far. */
-  reset(): void {
-    this.#latencies = []
+  /** Forgets what was seen so far, but for the last `kept` lines. */
+  reset(kept = 0): void {
+    this.#latencies = kept === 0 ? [] : this.#latencies.slice(-kept)
   }
 
-  /** From a line's stamp until it could be read, ms. @returns by quantile */
+  /** As `take`, of all until now. Nothing is seen any more. */
   async stop(): Promise<(quantile: number) => number> {
     this.#stopped = true
     await this.#done
+    return this.take()
+  }
+
+  /** From a line's stamp until it could be read, ms, of the lines since it was asked last. @returns by quantile */
+  take(): (quantile: number) => number {
     const sorted = Float64Array.from(this.#latencies).sort()
+    this.reset()
     if (sorted.length === 0) throw new Error('no line arrived')
     return (quantile) => sorted[Math.min(sorted.length - 1, Math.floor(quantile * sorted.length))]!
   }

@@ -25,8 +25,10 @@ export type Backlog = {
   chunkLines: number
   /** Of all modules; a multiple of modules × chunkLines. */
   lines: number
-  /** Of all modules together, until now. */
+  /** Of all modules together, until `ended`. */
   linesPerSecond?: number
+  /** When the last line was printed, ms since 1970; now, unless it is said. */
+  ended?: number
   /** What is printed, over and over again, lines of `lineBytes` and a newline each. */
   text: Buffer
   lineBytes: number
@@ -37,9 +39,10 @@ export type Backlog = {
 /** The module that is number `i`, and the name of its container. All are equally long, so that a line costs the same bytes in each. */
 export const moduleName = (i: number): string => `module-${String(i).padStart(5, '0')}`
 
-/** Creates the topic and fills it. @throws Error for chunks that the driver would not make */
+/** Creates the topic where it is not there yet, and fills it. @throws Error for chunks that the driver would not make */
 export async function fill(kafka: Kafka, backlog: Backlog): Promise<void> {
   const { topic, partitions, modules, lines, chunkLines, text, lineBytes, linesPerSecond = 100_000, runEach } = backlog
+  const { ended = Date.now() } = backlog
   const admin = kafka.admin()
   await admin.connect()
   const configEntries = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
@@ -60,7 +63,7 @@ export async function fill(kafka: Kafka, backlog: Backlog): Promise<void> {
   const encoder = new ChunkEncoder()
   const runs = Array.from({ length: modules }, () => new Uint8Array(randomBytes(16)))
   const step = (1e9 / linesPerSecond) * modules
-  const began = BigInt(Date.now()) * 1_000_000n - BigInt(Math.ceil((lines / linesPerSecond) * 1e9))
+  const began = BigInt(ended) * 1_000_000n - BigInt(Math.ceil((lines / linesPerSecond) * 1e9))
   const data = withoutNewlines(text, lineBytes)
   const linesOfText = data.length / lineBytes
   const batches = Array.from({ length: partitions }, (): { records: OutgoingRecord[]; bytes: number } => ({

@@ -47,7 +47,7 @@ export async function caughtUp(
       async () => {
         // Answering costs it CPU, too.
         await sleep(ASK_EVERY_MS)
-        return (await written(consumer)) >= backlog.lines
+        return (await figureOf(consumer, 'lines_written_total')) >= backlog.lines
       },
       600,
     )
@@ -58,7 +58,10 @@ export async function caughtUp(
   }
 }
 
-async function written({ url }: Consumer): Promise<number> {
+/** What its metrics say at the moment. @param name without labels and what all of them begin with */
+export async function figureOf({ url }: Pick<Consumer, 'url'>, name: string): Promise<number> {
   const text = await (await fetch(`${url}/metrics`)).text()
-  return Number(/^tallyman_lines_written_total (\d+)$/m.exec(text)?.[1])
+  const [, value] = new RegExp(`^tallyman_${name} (\\d+)$`, 'm').exec(text) ?? []
+  if (value === undefined) throw new Error(`the consumer has no figure ${name}`)
+  return Number(value)
 }

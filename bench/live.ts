@@ -15,6 +15,7 @@ import { dayFiles } from '../test/support/oracle.ts'
 import { cpuSeconds } from '../test/support/process-table.ts'
 import { until } from '../test/support/until.ts'
 import { Arrivals } from './arrivals.ts'
+import { figureOf } from './caught-up.ts'
 import { consumerProgram } from './program.ts'
 import { type Row, rounded, type Table } from './report.ts'
 
@@ -131,7 +132,8 @@ async function measureScenario(
   }
 }
 
-async function startContainer(house: House, module: string, atOnce: number, perSecond: number): Promise<void> {
+/** Starts a container that prints `atOnce` lines so often a second, into a module of the house's own service, until it is removed. */
+export async function startContainer(house: House, module: string, atOnce: number, perSecond: number): Promise<void> {
   const container = await docker.createContainer({
     name: `${house.id}-${module}`,
     Image: BASE_IMAGE,
@@ -152,10 +154,7 @@ async function cpuPercent(house: House): Promise<number> {
   return ((cpuSeconds(house.consumer.pid) - before) / SECONDS) * 100
 }
 
-async function linesWritten(house: House): Promise<number> {
-  const text = await (await fetch(`${house.consumer.url}/metrics`)).text()
-  return Number(/^tallyman_lines_written_total (\d+)$/m.exec(text)?.[1])
-}
+const linesWritten = (house: House): Promise<number> => figureOf(house.consumer, 'lines_written_total')
 
 /** Follows a module over HTTP as a client does, packed, and counts what it gets. Not by fetch: twenty of its streams cost more than what they carry. */
 class Reader {

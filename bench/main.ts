@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { catchingUp } from './catching-up.ts'
+import { keeping } from './keeping.ts'
 import { live } from './live.ts'
 import { manyContainers } from './many-containers.ts'
 import { manyRuns } from './many-runs.ts'
@@ -22,6 +23,7 @@ const ROWS: Record<string, Row> = {
   catching_up: catchingUp,
   many_runs: manyRuns,
   live,
+  keeping,
   searching,
 }
 
