@@ -32,7 +32,8 @@ const WINDOW_BYTES = 2 * MAX_FRAME_BYTES
  * @returns nothing where it ends between two frames, or where no frame is found at all
  */
 export function tornFrame(reader: JournalReader, end: number): Uint8Array {
-  const from = Math.max(reader.gapBefore(end), end - WINDOW_BYTES, 0)
+  // Before the first segment there is nothing: that went with what is shipped, or was given up.
+  const from = Math.min(end, Math.max(reader.gapBefore(end), reader.start, end - WINDOW_BYTES))
   const bytes = Buffer.alloc(end - from)
   const length = reader.read(bytes, 0, bytes.length, from)
   const frame = new Frame()
@@ -42,7 +43,7 @@ export function tornFrame(reader: JournalReader, end: number): Uint8Array {
     if (next === INCOMPLETE) return bytes.subarray(at, length)
     at = next > 0 ? next : resync(bytes, at, length, frame)
   }
-  return bytes.subarray(length)
+  return bytes.subarray(length, length)
 }
 
 export class DroppedFrames {

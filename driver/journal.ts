@@ -30,6 +30,7 @@ import {
 import { basename, join } from 'node:path'
 import * as z from 'zod'
 import type { SourcePair } from '../wire/chunk.ts'
+import { replaceFile } from '../wire/durable.ts'
 import { lockFile } from '../wire/lock.ts'
 
 /**
@@ -42,7 +43,13 @@ export const lockJournal = (journal: string): string | undefined => lockFile(joi
 const RESERVE_BYTES = 256 * 1024
 const reservePath = (journal: string): string => join(journal, 'reserve')
 
-export const giveReserve = (journal: string): void => rmSync(reservePath(journal), { force: true })
+export function giveReserve(journal: string): void {
+  try {
+    rmSync(reservePath(journal), { force: true })
+  } catch {
+    // A disk that only reads.
+  }
+}
 
 /** Holds the reserve, as far as the disk has room for it. */
 export function takeReserve(journal: string): void {
@@ -304,11 +311,21 @@ export class JournalReader {
     return this.#bases.length > 1 && this.#bases[1]! <= offset
   }
 
-  /** Puts [offset, end) of the only segment, which ends there, into one of its own, so that the one can go. @throws Error of the file system */
+  /**
+   * Puts [offset, end) of the first segment, which ends there, into one of its own, whole and durable, so that the first can go.
+   * @throws Error of the file system; then nothing is changed
+   */
   keepTail(offset: number, end: number): void {
     const tail = Buffer.alloc(end - offset)
-    const length = this.read(tail, 0, tail.length, offset)
-    writeFileSync(segmentPath(this.#folder, offset), tail.subarray(0, length), { mode: 0o600 })
+    if (this.read(tail, 0, tail.length, offset) < tail.length)
+      throw new Error(`the journal can't be read from ${offset} on`)
+    const path = segmentPath(this.#folder, offset)
+    try {
+      replaceFile(path, tail, true)
+    } catch (error) {
+      rmSync(`${path}.new`, { force: true })
+      throw error
+    }
     this.#refresh()
   }
 

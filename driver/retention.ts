@@ -29,7 +29,7 @@ export class Retention {
 
   /** Keeps a run. Others go where there are more than `runsMax` by now. */
   keep(record: RunRecord, end: number): void {
-    this.#kept.push({ record, reader: new JournalReader(runFolder(this.#options.journal, record.run)), end })
+    this.#kept.push({ record, reader: new JournalReader(runFolder(this.#options.journal, record.run), end), end })
     while (this.#kept.length > this.#options.runsMax) this.#remove(this.#kept[0]!)
   }
 
@@ -42,12 +42,17 @@ export class Retention {
     return bytes
   }
 
-  /** Removes the oldest segment, of one container where it is given. @returns whether there was one */
+  /** Removes the oldest segment, of one container where it is given. @returns whether there was one, and the disk let it go */
   giveOldest(container?: string): boolean {
     const oldest = this.#kept.find(({ record }) => container === undefined || record.container.id === container)
     if (!oldest) return false
-    if (oldest.reader.bases().length > 1) oldest.reader.dropFirst()
-    else this.#remove(oldest)
+    try {
+      if (oldest.reader.bases().length > 1) oldest.reader.dropFirst()
+      else this.#remove(oldest)
+    } catch {
+      // A disk that only reads.
+      return false
+    }
     return true
   }
 

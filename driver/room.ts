@@ -106,11 +106,21 @@ export class Room {
   }
 
   #keepWithinMax(): void {
-    const { journalMax, retention, sink } = this.#options
+    const { journalMax, retention, sink, close } = this.#options
     if (this.#held <= journalMax) return
     while (this.#held > journalMax && retention.giveOldest());
-    for (const give of [(s: Shipment) => s.giveShipped(), (s: Shipment) => s.giveSegment(sink)])
-      while (this.#held > journalMax) if (!this.#giveLargest(give)) break
+    let asked = false
+    const giveShipped = (shipment: Shipment): Given => {
+      const given = shipment.giveShipped()
+      if (given !== 'open') return given
+      asked = true
+      close(shipment)
+      return 'nothing'
+    }
+    while (this.#held > journalMax) if (!this.#giveLargest(giveShipped)) break
+    // Nothing that is not shipped goes while some of what is can.
+    if (asked) return
+    while (this.#held > journalMax) if (!this.#giveLargest((shipment) => shipment.giveSegment(sink))) break
   }
 
   /**

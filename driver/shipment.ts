@@ -193,9 +193,9 @@ export class Shipment {
       : 'nothing'
   }
 
-  /** Where a segment that goes ends within a frame, and nothing follows it yet, that stays. @returns whether the disk takes it */
+  /** What of a segment that goes is behind `offset` stays, in a segment of its own. @returns whether the disk takes it */
   #keepTail(offset: number, end: number): boolean {
-    if (offset >= end || this.reader.bases().length > 1) return true
+    if (offset >= end) return true
     try {
       this.reader.keepTail(offset, end)
     } catch (error) {

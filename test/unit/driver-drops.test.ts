@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { startOfRun } from '../../driver/checkpoint.ts'
 import { ChunkBuilder } from '../../driver/chunks.ts'
 import { Cursor } from '../../driver/cursor.ts'
-import { DroppedFrames } from '../../driver/drops.ts'
+import { DroppedFrames, tornFrame } from '../../driver/drops.ts'
 import {
   JournalReader,
   readDropped,
@@ -20,6 +20,8 @@ import { frame, lineFrames } from '../support/log-entry.ts'
 const line = (text: string, source: 'stdout' | 'stderr' = 'stdout') =>
   frame({ source, time: 1_000n, line: Buffer.from(text) })
 
+const closing = (reader: JournalReader) => ({ reader, [Symbol.dispose]: () => reader.close() })
+
 /** Drops these bytes, handed over in pieces of these sizes. */
 function drop(bytes: Buffer, sizes: number[]): DroppedFrames {
   const dropped = new DroppedFrames()
@@ -31,6 +33,26 @@ function drop(bytes: Buffer, sizes: number[]): DroppedFrames {
   }
   return dropped
 }
+
+describe('the frame within which a journal ends', () => {
+  const end = 1_000_000
+
+  it('is none where no segment is left', () => {
+    using folder = temporaryFolder()
+    using reader = closing(new JournalReader(folder.path, end))
+    const torn = tornFrame(reader.reader, end)
+    expect(torn).toHaveLength(0)
+    expect(new DroppedFrames([0, 0], torn).needed).toBe(0)
+  })
+
+  it('is found where a little is left of what was shipped', () => {
+    using folder = temporaryFolder()
+    const begun = line('torn').subarray(0, 9)
+    appendFileSync(segmentPath(folder.path, end - begun.length), begun)
+    using reader = closing(new JournalReader(folder.path))
+    expect(Buffer.from(tornFrame(reader.reader, end))).toEqual(begun)
+  })
+})
 
 describe('what is dropped', () => {
   it('is counted by line and source, however it is cut', () => {

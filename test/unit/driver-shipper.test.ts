@@ -725,6 +725,27 @@ describe('shipping', () => {
     expect(run.losses).toEqual([])
   })
 
+  it('a disk that is full gets a segment back but for what is not shipped of it, also where others follow', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { cacheBytes: 10_000_000 })
+    const kafka = new FakeProducer()
+    run.write(Buffer.concat(Array.from({ length: 100 }, () => line('z'.repeat(1000)))))
+    const shipped = run.written()
+    await run.ship(kafka, async (_, shipper) => {
+      await expect.poll(() => texts(kafka)).toHaveLength(100)
+      kafka.missing.add('tallyman')
+      run.write(line('between'))
+      const end = run.written()
+      run.write(line('behind'), end)
+      shipper.makeRoom(true)
+      await expect.poll(() => listSegments(run.folder).map(({ base }) => base)).toEqual([shipped, end])
+      kafka.missing.clear()
+      run.write(line('the last'), end)
+      await expect.poll(() => texts(kafka).slice(100)).toEqual(['101 between', '102 behind', '103 the last'])
+    })
+    expect([run.losses, run.skips]).toEqual([[], []])
+  })
+
   it('with on-full=block a run waits while the journals are nearly full, gives no line meanwhile, and goes on with Kafka', async () => {
     using journal = temporaryFolder()
     const run = house(journal.path, { journalMax: 500_000, onFull: 'block', blockMs: 60_000 })
