@@ -339,17 +339,19 @@ export class Ledger {
 
   /**
    * Kafka has dropped the records that would bring a run up to these numbers: they are missing for that, until some of them come.
-   * @param of whose they are, and the day that they count to
+   * @param of whose they are, the day that they count to, and about when they were printed, ms since 1970
    * @returns how many they are
    */
   lose(
     id: string,
     partition: number,
-    { day, ...of }: Named & { container: Pick<Chunk['container'], 'name'>; day: string },
+    { day, last, ...of }: Named & { container: Pick<Chunk['container'], 'name'>; day: string; last: number },
     high: readonly [stdout: number, stderr: number],
     ended: boolean,
   ): number {
     const run = this.state.runs.get(id) ?? this.#begin(id, of, partition)
+    if (run.first === 0) run.first = run.last = last
+    run.heard ??= last
     const entry = new Entry(run, day, (of) => this.#totals(run, of, 0, true))
     let lines = 0
     for (const source of [STDOUT, STDERR] as const) {

@@ -196,7 +196,6 @@ try {
     namesOf: (row) => rows.namesOf(row),
     kafka: group,
     checkpointed: (work) => subscriber.checkpointed(work),
-    meanwhile: (work) => subscriber.meanwhile(work),
   })
   const housekeeping = housekeepingOf({
     ...{ root, settings, checkpoint, manifests, landing, writer, index, layout, ledger, letters },

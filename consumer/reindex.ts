@@ -69,8 +69,6 @@ export type ReindexSources = {
   }
   /** Runs work between two records, with all that has landed in the checkpoint. */
   checkpointed<T>(work: () => T): Promise<T>
-  /** Runs work while nothing lands. */
-  meanwhile<T>(work: () => T): Promise<T>
   /** What the checkpoint says and what is on the disk may differ: the process has to end, and a start sets it right. */
   failed(error: Error): void
   log: Logger
@@ -91,6 +89,8 @@ type Work = {
   dropped: number
   /** Bytes of files that rebuilt rows of the old log told of. */
   rebuilt: number
+  /** A file of it can't be read. */
+  unread?: true
   told: ReindexedDay
 }
 
@@ -140,8 +140,10 @@ export class Reindex {
       for await (const event of this.run({ day, kafka: false }, stop)) {
         if (event.type !== 'end') continue
         const { days, partial } = event
-        if (partial.length > 0) log.warn({ code: 'INDEX_DAMAGED', day, partial }, 'not all of it could be mended')
-        else log.info({ ...days[0] }, 'the index of a day was mended from the files')
+        if (partial.length > 0) {
+          log.warn({ code: 'INDEX_DAMAGED', day, partial }, 'not all of it could be mended; it is tried again')
+          this.#checked.delete(day)
+        } else log.info({ ...days[0] }, 'the index of a day was mended from the files')
       }
     } catch (error) {
       if (!stop.aborted) throw error
@@ -171,10 +173,16 @@ export class Reindex {
         partial: [{ message }],
       }
     } finally {
-      for (const { aside } of works) aside?.[Symbol.dispose]()
-      const { disk } = this.#sources
-      for (const name of disk.list(this.#aside)) if (!name.endsWith(WHOLE)) disk.discard(join(this.#aside, name))
-      resolve()
+      const { disk, log } = this.#sources
+      try {
+        for (const { aside } of works) aside?.[Symbol.dispose]()
+        for (const name of disk.list(this.#aside)) if (!name.endsWith(WHOLE)) disk.discard(join(this.#aside, name))
+      } catch (error) {
+        log.warn({ code: 'DISK_REFUSED', err: error }, 'what a reindex left aside could not be removed')
+      } finally {
+        // Whoever is next waits for this.
+        resolve()
+      }
     }
   }
 
@@ -379,6 +387,7 @@ export class Reindex {
         }
       } catch (error) {
         signal.throwIfAborted()
+        work.unread = true
         tellGap(partial, blank.file, error as Error)
       }
     }
@@ -388,12 +397,14 @@ export class Reindex {
   async #finish(work: Work): Promise<void> {
     const { told, day } = work
     const aside = work.aside!
-    const { meanwhile, index, checkpoint } = this.#sources
+    const { checkpointed, index, checkpoint } = this.#sources
     const same = told.fromFiles + told.guessed === work.rebuilt && told.fromKafka === 0
-    if (same && told.damaged === 0 && work.dropped === 0) return
+    // What a file that can't be read holds was told by rows that are kept nowhere else.
+    if ((same || (work.unread && told.fromKafka === 0)) && told.damaged === 0 && work.dropped === 0) return
     // Most of what came meanwhile, so that less is to be done while nothing lands.
     await this.#catchUp(work)
-    await meanwhile(() => {
+    // With the checkpoint at what has landed: rows are written ahead of it, and a kill would have those lines land again.
+    await checkpointed(() => {
       // It may have been removed.
       if (day < checkpoint.state.floor) return
       for (const rows of readIndex(this.#sources.state, day, index.lengths.get(day) ?? 0, work.length, () => {}))

@@ -146,6 +146,8 @@ export class Subscriber {
   #opened = false
   /** Partitions that wait to be opened, or for their rest to be written, mostly for a leader. */
   #unopened: ReadonlySet<number> = new Set()
+  /** Why one of them could not be opened. */
+  #refusal: string | undefined
   /** Partitions of ours that bring nothing for want of a leader. */
   #leaderless: ReadonlySet<number> = new Set()
   #recovered = false
@@ -368,6 +370,7 @@ export class Subscriber {
       ),
     )
     if (generation !== this.#generation) return undefined
+    this.#refusal = failure?.message
     if (failure && opened.length === 0 && this.#held.size === 0) throw failure
     await this.#inRound(async () => {
       for (const { taken } of opened) if (taken) ledger.adopt(taken.partition, taken.runs)
@@ -390,8 +393,13 @@ export class Subscriber {
     if (leaderless.size > 0) {
       this.#remind('leaderless', () =>
         log.warn(
-          { code: 'PARTITION_AWAY', topic, partitions: [...leaderless] },
-          'these partitions have no leader, or none that can be reached; Kafka holds what they have, and the others are read. If this lasts, see to the brokers that hold them',
+          {
+            code: 'PARTITION_AWAY',
+            topic,
+            partitions: [...leaderless],
+            ...(this.#refusal && { error: this.#refusal }),
+          },
+          'these partitions can’t be read, most often because they have no leader that can be reached; Kafka holds what they have, and the others are read. If this lasts, see to the brokers that hold them',
         ),
       )
     } else if (this.#remindedAt.delete('leaderless')) log.info({ topic }, 'all partitions are read again')

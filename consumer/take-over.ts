@@ -68,11 +68,14 @@ export async function takeOver(sources: TakeOverSources, closes: ClosedTenure, l
   return { partition, runs, claimed }
 }
 
+/** They go into one record, of which Kafka takes 1 MB. Of others it can't be said later what of them expired. */
+const MAX_CLAIMED_RUNS = 10_000
+
 function claimedRuns(runs: LedgerState['runs'], of: ReadonlySet<string>, totals: readonly Totals[]): ClaimedRun[] {
   const named = ({ service, module, host }: Pick<Totals, 'service' | 'module' | 'host'>) =>
     JSON.stringify([service, module, host])
   const places = new Map(totals.map((each, i) => [named(each), i]))
-  return [...of].flatMap((run): ClaimedRun[] => {
+  return [...of].slice(0, MAX_CLAIMED_RUNS).flatMap((run): ClaimedRun[] => {
     const state = runs.get(run)
     // So many have ended since that it is forgotten.
     if (!state) return []

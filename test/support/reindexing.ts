@@ -52,7 +52,6 @@ export async function mend(
         life.save()
         return work()
       },
-      meanwhile: async (work) => work(),
       failed: () => {},
       log: pino({ level: 'silent' }),
     })
