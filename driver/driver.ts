@@ -185,7 +185,8 @@ export class Driver {
     let record: RunRecord
     try {
       record = createRun(journal, description)
-      await makeDurable(journal, record)
+      // A disk that does not sync takes the lines all the same: what a loss of power would cost is no reason for another id.
+      await makeDurable(journal, record).catch(() => {})
     } catch (error) {
       record = { v: 1, run: randomUUID(), ...description }
       log.error(
@@ -193,9 +194,7 @@ export class Driver {
         "the journal's disk takes nothing for a container whose run is not known; its lines are read, counted and dropped until it does",
       )
     }
-    const run = await this.#takeUp({ record, checkpoint: startOfRun(), end: 0 }, held)
-    if (!run) return
-    run.guessed = true
+    if (!(await this.#takeUp({ record, checkpoint: startOfRun(), end: 0 }, held, true))) return
     const { service, module, container } = record
     log.error(
       { code: 'JOURNAL_FOREIGN', run: record.run, file, service, module, container },
@@ -203,7 +202,12 @@ export class Driver {
     )
   }
 
-  async #takeUp({ record, checkpoint, end }: LeftRun, held: number | undefined): Promise<Run | undefined> {
+  /** @param guessed whether it is not known of the run's FIFO that dockerd has opened it */
+  async #takeUp(
+    { record, checkpoint, end }: LeftRun,
+    held: number | undefined,
+    guessed = false,
+  ): Promise<Run | undefined> {
     const { log } = this.#options
     const slot = this.#slots.claim(end)
     if (slot === undefined) {
@@ -214,6 +218,8 @@ export class Driver {
       return undefined
     }
     const run = this.#enter(record, slot)
+    // Before it is opened: one without a writer ends at once.
+    run.guessed = guessed
     if (held === undefined) {
       // The container ended, and dockerd took its FIFO away: what is journalled is all there is.
       this.#slots.end(slot)
