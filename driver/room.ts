@@ -38,6 +38,8 @@ export class Room {
   #options: RoomOptions
   #wanted = false
   #check: NodeJS.Timeout | undefined
+  /** At the last look segments that are shipped were asked to be closed, and nothing else was given. */
+  #askedBefore = false
   /** Runs that are not read, each until its timer ends. */
   #blocked = new Map<Shipment, NodeJS.Timeout>()
   /** Runs that were blocked for as long as they may be. */
@@ -107,7 +109,10 @@ export class Room {
 
   #keepWithinMax(): void {
     const { journalMax, retention, sink, close } = this.#options
-    if (this.#held <= journalMax) return
+    if (this.#held <= journalMax) {
+      this.#askedBefore = false
+      return
+    }
     while (this.#held > journalMax && retention.giveOldest());
     let asked = false
     const giveShipped = (shipment: Shipment): Given => {
@@ -118,8 +123,9 @@ export class Room {
       return 'nothing'
     }
     while (this.#held > journalMax) if (!this.#giveLargest(giveShipped)) break
-    // Nothing that is not shipped goes while some of what is can.
-    if (asked) return
+    // What is shipped may be gone at the next look. Not later: runs that flow on always have some, and others would never give.
+    this.#askedBefore = asked && !this.#askedBefore
+    if (this.#askedBefore) return
     while (this.#held > journalMax) if (!this.#giveLargest((shipment) => shipment.giveSegment(sink))) break
   }
 

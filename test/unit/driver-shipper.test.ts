@@ -109,6 +109,7 @@ function house(journal: string, options: Options = {}) {
       const other = createRun(journal, { ...description, options: runOptions({ cacheBytes: 0, ...differing }) })
       writeFileSync(segmentPath(runFolder(journal, other.run), 0), bytes)
       others.push(other)
+      return runFolder(journal, other.run)
     },
     held: () => slots.held(slot),
     written: () => slots.written(slot),
@@ -685,6 +686,21 @@ describe('shipping', () => {
     await run.ship(back, (done) => done)
     expect(texts(back).map((text) => text.trim())).toContainEqual(expect.stringMatching(/^600 600$/))
     expect(texts(back)).toHaveLength(101)
+  })
+
+  it('journals that are full of a topic that takes nothing give its lines, though another run always has some that are shipped', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path, { journalMax: 50_000 })
+    const stuck = Buffer.concat(Array.from({ length: 100 }, () => line('s'.repeat(1000))))
+    writeFileSync(segmentPath(run.add({ topic: 'audit' }, stuck), stuck.length), line('the last'))
+    const kafka = new FakeProducer()
+    kafka.missing.add('audit')
+    await run.ship(kafka, async () => {
+      const printing = setInterval(() => run.write(line('x')), 10)
+      using _ended = { [Symbol.dispose]: () => clearInterval(printing) }
+      await expect.poll(() => run.losses, { timeout: 5_000 }).toMatchObject([{ from: 1, reason: 'journal-full' }])
+      expect(run.losses[0]!.count).toBeGreaterThanOrEqual(100)
+    })
   })
 
   it('a run that is over gives its only segment, and still tells how many lines there were', async () => {
