@@ -18,16 +18,20 @@ const health = async (): Promise<{ status: number; kafka: string; since: string 
 
 it('lines, bytes, latency and open runs are those of the containers', async () => {
   const before = await house.samples()
-  let longestTurn = 0
   const done = await house.run({ print: printed(numberedLines(1_000, 105), numberedLines(234, 105)) })
   const open = await house.run({ print: printed(numberedLines(10, 105)), command: AWAITING_GO })
   await house.landed(done)
-  await until('nine lines of the open one are acknowledged', async () => {
-    const after = await house.samples()
-    longestTurn = Math.max(longestTurn, after['tallyman_driver_intake_turn_max_seconds']!)
-    return after['tallyman_driver_lines_shipped_total']! - before['tallyman_driver_lines_shipped_total']! === 1_243
+  // What is told since the last scrape is gone with it.
+  const longest = { turn: 0, shipping: 0, loop: 0 }
+  const after = await until('nine lines of the open one are acknowledged, and the other run is over', async () => {
+    const now = await house.samples()
+    longest.turn = Math.max(longest.turn, now['tallyman_driver_intake_turn_max_seconds']!)
+    longest.shipping = Math.max(longest.shipping, now['tallyman_driver_shipping_loop_delay_seconds{quantile="1"}']!)
+    longest.loop = Math.max(longest.loop, now['nodejs_eventloop_lag_max_seconds']!)
+    const shipped = now['tallyman_driver_lines_shipped_total']! - before['tallyman_driver_lines_shipped_total']!
+    const told = Object.values(longest).every((seconds) => seconds > 0)
+    return shipped === 1_243 && now['tallyman_driver_runs_open'] === 1 && told && now
   })
-  const after = await house.samples()
   const of = (name: string) => after[name]! - (before[name] ?? 0)
   expect(of('tallyman_driver_lines_in_total')).toBe(1_243)
   expect(of('tallyman_driver_bytes_in_total')).toBeGreaterThan(1_243 * 105)
@@ -37,11 +41,7 @@ it('lines, bytes, latency and open runs are those of the containers', async () =
   expect(of('tallyman_driver_ack_latency_seconds_bucket{le="10"}')).toBe(
     of('tallyman_driver_ack_latency_seconds_count'),
   )
-  expect(longestTurn).toBeGreaterThan(0)
-  expect(longestTurn).toBeLessThan(10)
-  expect(before['tallyman_driver_shipping_loop_delay_seconds{quantile="1"}']).toBeGreaterThan(0)
-  expect(before['nodejs_eventloop_lag_max_seconds']).toBeGreaterThan(0)
-  expect(after['tallyman_driver_runs_open']).toBe(1)
+  for (const seconds of Object.values(longest)) expect(seconds).toBeLessThan(10)
   expect(after['tallyman_driver_journal_bytes']).toBeGreaterThan(1_243 * 105)
   expect(after['tallyman_driver_lines_lost_total{reason="journal-full"}']).toBe(0)
   open.go()
