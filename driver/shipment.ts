@@ -188,9 +188,9 @@ export class Shipment {
     const { offset } = this.acked
     if (!first || offset <= first.base || (first.end ?? this.written) - offset > TAIL_BYTES) return 'nothing'
     if (first.end === undefined) return 'open'
-    return this.#keepTail(offset, first.end) && this.save(this.acked, true) && this.#drop(first.end)
-      ? 'given'
-      : 'nothing'
+    if (!this.#keepTail(offset, first.end) || !this.save(this.acked, true)) return 'nothing'
+    this.reader.dropFirst(first.end)
+    return 'given'
   }
 
   /** What of a segment that goes is behind `offset` stays, in a segment of its own. @returns whether the disk takes it */
@@ -202,11 +202,6 @@ export class Shipment {
       this.#events.diskRefused(error as Error)
       return false
     }
-    return true
-  }
-
-  #drop(end: number): true {
-    this.reader.dropFirst(end)
     return true
   }
 
@@ -239,7 +234,6 @@ export class Shipment {
       } while (cursor.gap && cursor.offset < end)
       // What a container is in the middle of printing, or a disk that was full cut off.
       if (cursor.offset < end && (cursor.offset <= first.base || !this.#keepTail(cursor.offset, end))) return 'nothing'
-      if (cursor.offset < end && this.reader.bases()[1] !== cursor.offset) return 'nothing'
     }
     for (const range of given) this.lose(cursor, range)
     const state = cursor.state(this.partition)
@@ -251,7 +245,7 @@ export class Shipment {
     this.#undecided.push(...rangesUpTo(given, built))
     this.#tell(rangesFrom(given, built))
     this.#moveTo(state)
-    this.#drop(end)
+    this.reader.dropFirst(end)
     if (this.cursor.offset < state.offset) this.#buildFromAcked()
     return 'given'
   }
