@@ -30,6 +30,8 @@ export class History {
   #feed: Feed
   #now: number
   #running: AbortController | undefined
+  /** The page before was asked for while one was still coming in. */
+  #wanted = false
 
   /** @param now ms since 1970: what `15m` is counted from, on every page */
   constructor(api: Api, view: View, feed: Feed, now: number) {
@@ -42,12 +44,29 @@ export class History {
   /** Reads the last page of the range. */
   async run(): Promise<void> {
     await this.#page(undefined, PAGE_LINES)
+    await this.#wantedPage()
   }
 
-  /** Reads the page before the first line that is there. */
+  /** Reads the page before the first line that is there, once what is being read has come in. */
   async older(): Promise<void> {
+    if (this.state.value === 'reading') {
+      this.#wanted = true
+      return
+    }
+    await this.#before()
+    await this.#wantedPage()
+  }
+
+  async #wantedPage(): Promise<void> {
+    while (this.#wanted) {
+      this.#wanted = false
+      if (this.limited.value && this.state.value === 'done') await this.#before()
+    }
+  }
+
+  async #before(): Promise<void> {
     const first = this.#feed.at(0)
-    if (!first || this.state.value === 'reading') return
+    if (!first) return
     const until = Date.parse(first.line.time) + 1
     for (let limit = PAGE_LINES; ; limit *= 10) {
       const fresh = await this.#page(until, Math.min(limit, LIMIT))
