@@ -12,8 +12,11 @@ import { until } from '../support/until.ts'
 
 const PLUGIN = 'tallyman:test'
 const LINES = 60_000
-/** What dockerd has read of a container and not yet handed on is in its memory alone: of a pipe and a buffer at most. */
-const IN_DOCKERD = Math.ceil(((64 + 16) * 1024) / 106)
+/**
+ * What dockerd has read of a container and not yet handed on is in its memory alone, and gone with it: of its BytesPipe, the buffer it
+ * fills that from, and its copier's, at most (moby, pkg/ioutils/bytespipe.go, daemon/logger/copier.go).
+ */
+const IN_DOCKERD = Math.ceil((1e6 + (32 + 16) * 1024) / 106)
 
 let house: House
 let dockerd: Dockerd
@@ -63,21 +66,23 @@ async function lastLineLands(folder: string): Promise<number[]> {
   return numbers(folder)
 }
 
-it('restarted with live-restore: the container runs on, and every line lands, once and in order', async () => {
-  const { id, folder } = await writing('restarted')
-  const { StartedAt } = (await dockerd.docker.getContainer(id).inspect()).State
-  await dockerd.end('SIGTERM')
-  await dockerd.start()
-  expect(await lastLineLands(folder)).toEqual(Array.from({ length: LINES }, (_, i) => i + 1))
-  expect((await dockerd.docker.getContainer(id).inspect()).State.StartedAt).toBe(StartedAt)
-})
-
-it('killed: but for what it had in its own memory, every line lands, once and in order', async () => {
-  const { id, folder } = await writing('killed')
-  await dockerd.end('SIGKILL')
-  await dockerd.start()
-  const landed = await lastLineLands(folder)
-  expect(landed).toEqual([...new Set(landed)].sort((a, b) => a - b))
-  expect(landed.length).toBeGreaterThanOrEqual(LINES - IN_DOCKERD)
-  expect((await dockerd.docker.getContainer(id).wait()).StatusCode).toBe(0)
-})
+it.each([
+  ['restarted with live-restore', 'SIGTERM'],
+  ['killed', 'SIGKILL'],
+] as const)(
+  '%s: the container runs on, and but for what dockerd had in its own memory every line lands, once and in order',
+  async (does, signal) => {
+    const { id, folder } = await writing(does.split(' ')[0]!)
+    const { StartedAt } = (await dockerd.docker.getContainer(id).inspect()).State
+    await dockerd.end(signal)
+    await dockerd.start()
+    const landed = await lastLineLands(folder)
+    const gaps = landed.map((number, i) => number - (landed[i - 1] ?? 0) - 1).filter((missing) => missing !== 0)
+    expect(gaps.length).toBeLessThanOrEqual(1)
+    expect(gaps[0] ?? 0).toBeGreaterThanOrEqual(0)
+    expect(gaps[0] ?? 0).toBeLessThanOrEqual(IN_DOCKERD)
+    const container = dockerd.docker.getContainer(id)
+    expect((await container.inspect()).State.StartedAt).toBe(StartedAt)
+    expect((await container.wait()).StatusCode).toBe(0)
+  },
+)
