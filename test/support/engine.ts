@@ -8,6 +8,7 @@
 import { execFile } from 'node:child_process'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { promisify } from 'node:util'
 import Docker from 'dockerode'
 import { until } from './until.ts'
@@ -65,9 +66,15 @@ const containersOf = (kind?: Kind) =>
 
 export const hasContainers = async (kind: Kind): Promise<boolean> => (await containersOf(kind)).length > 0
 
-/** Removes every container that a test made, or those of one kind. */
+/**
+ * Removes every container that a test made, or those of one kind. A few at a time: of dozens at once dockerd 20.10 comes to a standstill
+ * now and then, because libnetwork takes two locks in either order.
+ */
 export async function removeContainers(kind?: Kind): Promise<void> {
-  await Promise.all((await containersOf(kind)).map(({ Id }) => removeContainer(Id)))
+  const remove = async ({ Id }: { Id: string }) => {
+    await removeContainer(Id)
+  }
+  await Readable.from(await containersOf(kind)).forEach(remove, { concurrency: 4 })
 }
 
 export async function removeContainer(id: string): Promise<void> {
