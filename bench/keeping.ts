@@ -17,8 +17,8 @@ import { kafkaClient } from '../wire/kafka.ts'
 import { Arrivals } from './arrivals.ts'
 import { type Backlog, fill } from './backlog.ts'
 import { figureOf } from './caught-up.ts'
+import { startGenerator } from './generator.ts'
 import { accessLog } from './lines.ts'
-import { startContainer } from './live.ts'
 import { consumerProgram } from './program.ts'
 import { type Row, rounded, type Table } from './report.ts'
 
@@ -53,7 +53,7 @@ export const keeping: Row = {
     tell(`storing two days of ${MODULES} modules`)
     await fillDays(house)
     await until('both days are in their files', () => reached('lines_written_total', 2 * LINES))
-    await startContainer(house, LIVE, 10, LINES_PER_SECOND / 10)
+    await startGenerator(house, LIVE, 10, LINES_PER_SECOND / 10)
     const folder = join(house.root, house.id, LIVE)
     await until('the first line is in its file', () => dayFiles(folder).length > 0)
     const arrivals = new Arrivals(dayFiles(folder)[0]!)

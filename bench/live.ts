@@ -9,24 +9,23 @@ import { join } from 'node:path'
 import { pipeline } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createGunzip } from 'node:zlib'
-import { BASE_IMAGE, docker, LABEL, removeContainers } from '../test/support/engine.ts'
+import { removeContainers } from '../test/support/engine.ts'
 import { type House, startHouse } from '../test/support/house.ts'
 import { dayFiles } from '../test/support/oracle.ts'
 import { cpuSeconds } from '../test/support/process-table.ts'
 import { until } from '../test/support/until.ts'
 import { Arrivals } from './arrivals.ts'
 import { figureOf } from './caught-up.ts'
+import { startGenerator } from './generator.ts'
 import { consumerProgram } from './program.ts'
 import { type Row, rounded, type Table } from './report.ts'
 
 const SECONDS = 20
-/** How long we wait for what starting costs to be over. */
+/** How long we wait for what starting containers cost to be over. */
 const SETTLE_MS = 5_000
-const LINE_BYTES = 105
+/** Lines come for so long before anything is counted: what is run often, V8 compiles in the first half minute, on threads of the same process. */
+const WARM_MS = 30_000
 const READERS = 20
-
-/** Prints so many lines at once, so often a second, until it is stopped. */
-const PRINT = `$| = 1; my $lines = ("x" x ${LINE_BYTES} . "\\n") x $ARGV[0]; for (;;) { print $lines; select undef, undef, undef, 1 / $ARGV[1] }`
 
 type Scenario = { name: string; title: string; containers: number; atOnce: number; perSecond: number; readers?: number }
 
@@ -82,6 +81,9 @@ export const live: Row = {
     tell('starting Kafka, consumer and plugin')
     {
       await using house = await startHouse('bench-live', { program: consumerProgram() })
+      await startAll(house, 'warming', { containers: 20, atOnce: 1, perSecond: 100 })
+      await sleep(WARM_MS)
+      await removeContainers('generator')
       const perLine = new Map<string, number>()
       for (const scenario of SCENARIOS) {
         const { cpu, linesPerSecond, keptUp } = await measure(house, scenario)
@@ -104,9 +106,7 @@ async function measureScenario(
   house: House,
   { name, containers, atOnce, perSecond, readers = 0 }: Scenario,
 ): Promise<Measured> {
-  const names = Array.from({ length: containers }, (_, i) => `${name}-${i}`)
-  await Promise.all(names.map((module) => startContainer(house, module, atOnce, perSecond)))
-  const watched = names[0]
+  const [watched] = await startAll(house, name, { containers, atOnce, perSecond })
   const gone = new AbortController()
   try {
     if (watched === undefined) {
@@ -132,19 +132,15 @@ async function measureScenario(
   }
 }
 
-/** Starts a container that prints `atOnce` lines so often a second, into a module of the house's own service, until it is removed. */
-export async function startContainer(house: House, module: string, atOnce: number, perSecond: number): Promise<void> {
-  const container = await docker.createContainer({
-    name: `${house.id}-${module}`,
-    Image: BASE_IMAGE,
-    Cmd: ['perl', '-e', PRINT, String(atOnce), String(perSecond)],
-    Labels: { [LABEL]: 'generator' },
-    HostConfig: {
-      NetworkMode: 'none',
-      LogConfig: { Type: house.plugin.name, Config: { service: house.id, module } },
-    },
-  })
-  await container.start()
+/** @returns the modules that the containers print to */
+async function startAll(
+  house: House,
+  name: string,
+  { containers, atOnce, perSecond }: Pick<Scenario, 'containers' | 'atOnce' | 'perSecond'>,
+): Promise<string[]> {
+  const modules = Array.from({ length: containers }, (_, i) => `${name}-${i}`)
+  await Promise.all(modules.map((module) => startGenerator(house, module, atOnce, perSecond)))
+  return modules
 }
 
 /** What the consumer uses over SECONDS. */
