@@ -20,7 +20,7 @@ const COUNTED: readonly [keyof Counts, name: string, help: string][] = [
 ]
 
 /** Why lines are lost, as far as that is known beforehand: 0 from the beginning, so that the first loss is seen to be one. */
-const REASONS = [GAP, EXPIRED, DISOWNED, 'journal-full', 'disk', 'too-large']
+const REASONS = [GAP, EXPIRED, DISOWNED, 'journal-full', 'disk', 'too-large', 'damaged']
 
 export class Metrics {
   readonly registry = new Registry()

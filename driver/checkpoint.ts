@@ -11,7 +11,7 @@ import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { decode, encode } from '@msgpack/msgpack'
 import * as z from 'zod'
-import { type LostRange, STDERR, STDOUT } from '../wire/chunk.ts'
+import { type LostRange, type SourcePair, STDERR, STDOUT } from '../wire/chunk.ts'
 import { replaceFile } from '../wire/durable.ts'
 import type { LineState } from './lines.ts'
 
@@ -33,7 +33,12 @@ export type ShippingCheckpoint = {
   starts: SegmentStart[]
   /** Offset of the last gap whose lines are numbered and lost, −1 where there was none. */
   gap: number
+  /** What was passed over since the last whole frame, where its lines are not numbered yet. */
+  damage?: Damage | undefined
 }
+
+/** A stretch that is no frame: from which offset on, and lines by source of which only the beginning is there. */
+export type Damage = { from: number; torn: SourcePair }
 
 export type SegmentStart = [base: number, start: number]
 
@@ -64,6 +69,7 @@ const schema = z.object({
   ended: z.boolean(),
   starts: z.array(z.tuple([z.int().min(0), z.int().min(0)])),
   gap: z.int().min(-1),
+  damage: z.object({ from: z.int().min(0), torn: z.tuple([z.int().min(0), z.int().min(0)]) }).optional(),
 })
 
 const path = (folder: string): string => join(folder, 'checkpoint')
@@ -82,7 +88,7 @@ export const startOfRun = (): ShippingCheckpoint => ({
 
 /** @param durable also survive a loss of power: needed before a segment behind it is removed */
 export function writeCheckpoint(folder: string, checkpoint: ShippingCheckpoint, durable: boolean): void {
-  const { offset, partition, lines, lost, skipped, ended, starts, gap } = checkpoint
+  const { offset, partition, lines, lost, skipped, ended, starts, gap, damage } = checkpoint
   const { next, pending } = lines
   const row = {
     v: VERSION,
@@ -95,6 +101,7 @@ export function writeCheckpoint(folder: string, checkpoint: ShippingCheckpoint, 
     ended,
     starts,
     gap,
+    ...(damage && { damage }),
   }
   replaceFile(path(folder), encode(row), durable)
 }
@@ -121,6 +128,7 @@ export function readCheckpoint(folder: string): ShippingCheckpoint | undefined {
     ended: row.ended,
     starts: row.starts,
     gap: row.gap,
+    damage: row.damage,
   }
 }
 

@@ -5,10 +5,11 @@
  * - A run.json is durable before its FIFO is read, and StartLogging is answered after the FIFO is held open.
  * - Start order: every FIFO that a run.json names is held open (fifos.ts), then we listen (main.ts), then runs are recovered.
  * - Nothing here waits for Kafka. What waits for the disk has a deadline.
+ * - Each FIFO that is there is read, however many runs there are: a container whose pipe nobody reads hangs, and dockerd with it. Runs
+ *   that are over wait where there are too many.
  * - Bad state of one run never keeps the driver from starting: dockerd disables a plugin that dies while it boots, and a
  *   daemon whose default driver is disabled starts no container.
  */
-import { randomUUID } from 'node:crypto'
 import { lstatSync, readFileSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -27,11 +28,11 @@ import { type LeftRun, readLeftRun } from './left-run.ts'
 import { type LogOpts, readLogOpts } from './log-opts.ts'
 import type { RunState } from './metrics.ts'
 import { LogReader, type ReadConfig } from './read-logs.ts'
-import { createRun, guessRun, makeDurable, type RunRecord } from './run.ts'
+import { createRun, describeRun, guessRun, makeDurable, type RunRecord, writeRun } from './run.ts'
 import type { Settings } from './settings.ts'
 import type { ShipperData, ShipperReport, ShipperRequest } from './shipper-thread.ts'
 import type { Health } from './shipping-metrics.ts'
-import { Slots } from './slots.ts'
+import { Slots, slotMemory } from './slots.ts'
 
 /** What we wait for the disk at most before StartLogging is refused. */
 const DEADLINE_MS = 5000
@@ -41,6 +42,9 @@ const MAKE_ROOM_MS = 1500
 const RETRY_MS = 50
 
 const METRICS_MS = 2000
+
+/** A run that the disk took no run.json of is offered again so often. */
+const OFFER_MS = 1000
 
 /** How long a stop waits for what is under way to be acknowledged. */
 const STOP_MS = 1500
@@ -55,7 +59,14 @@ type Run = Readable & {
   guessed?: boolean
 }
 
-export type DriverOptions = { journal: string; host: string; settings: Settings; log: Logger }
+export type DriverOptions = {
+  journal: string
+  host: string
+  settings: Settings
+  log: Logger
+  /** As many runs at once. */
+  slots?: number | undefined
+}
 
 /** Beside us as source and as bundle alike. */
 const script = (name: string): URL =>
@@ -63,7 +74,7 @@ const script = (name: string): URL =>
 
 export class Driver {
   #options: DriverOptions
-  #slots = new Slots()
+  #slots: Slots
   #wake = eventfd()
   #intake: { worker: Worker; port: MessagePort }
   #shipper: { worker: Worker; port: MessagePort }
@@ -78,11 +89,16 @@ export class Driver {
   #starting = 0
   #metrics: PromiseWithResolvers<{ text: string; health: Health }> | undefined
   #opening = new Map<number, (fifo: string | undefined) => void>()
+  /** StartLogging is under way, by file. */
+  #starts = new Map<string, Promise<void>>()
+  /** Runs of an earlier driver that are over, and wait for a slot. */
+  #left: LeftRun[] = []
   #stopping = false
 
   /** @param options whose journal is locked for this process */
   constructor(options: DriverOptions) {
     this.#options = options
+    this.#slots = new Slots(slotMemory(options.slots))
     this.#logReader = new LogReader(options.journal, this.#history, this.#slots)
     const { slots, wake } = { slots: this.#slots.memory, wake: this.#wake }
     const intake = new MessageChannel()
@@ -139,9 +155,26 @@ export class Driver {
       this.#history.add(record, undefined)
       this.#tellShipper({ type: 'keep', record, checkpoint })
     }
-    await Promise.all(open.map((run) => this.#takeUp(run, run.held)))
-    if (open.length > 0) log.info({ runs: open.length }, 'took up the runs of an earlier driver')
+    // Those whose FIFOs are read first: they can't wait.
+    const [read, over] = [true, false].map((isHeld) => open.filter(({ held }) => (held !== undefined) === isHeld))
+    await Promise.all(read!.map((run) => this.#takeUp(run, run.held)))
     await Promise.all([...fifos].map(([file, held]) => this.#takeUpUnknown(file, held, notUnderstood.get(file))))
+    this.#left = over!
+    this.#takeUpLeft()
+    if (open.length > 0) log.info({ runs: open.length }, 'took up the runs of an earlier driver')
+    if (this.#left.length === 0) return
+    log.error(
+      { code: 'RUNS_EXHAUSTED', runs: this.#left.length },
+      'too many runs wait to be shipped; these wait until others are, and no container can start meanwhile. See to Kafka',
+    )
+  }
+
+  #takeUpLeft(): void {
+    let next = this.#left[0]
+    while (next && this.#takeUp(next, undefined)) {
+      this.#left.shift()
+      next = this.#left[0]
+    }
   }
 
   #readOrSetAside(id: string, notUnderstood: Map<string, string>): LeftRun | undefined {
@@ -159,8 +192,15 @@ export class Driver {
     }
   }
 
-  #tellDoubt({ run }: RunRecord, { wrong, renamed }: NonNullable<LeftRun['doubt']>): void {
+  #tellDoubt({ run }: RunRecord, { wrong, renamed, anew }: NonNullable<LeftRun['doubt']>): void {
     const { log } = this.#options
+    if (anew) {
+      log.warn(
+        { code: 'JOURNAL_FOREIGN', run, wrong },
+        'all that the journal of a run holds is sent again, with the numbers that it had; nothing is lost or doubled by that',
+      )
+      return
+    }
     if (renamed === undefined) {
       log.warn(
         { code: 'JOURNAL_FOREIGN', run, wrong },
@@ -179,22 +219,21 @@ export class Driver {
    * Where the disk takes no journal for it either, its lines are read, counted and dropped.
    */
   async #takeUpUnknown(file: string, held: number, runJson: string | undefined): Promise<void> {
-    const { journal, host, log } = this.#options
+    const { host, log } = this.#options
     const { options } = await readLogOpts(containerInfo.parse({}))
-    const description = guessRun(file, runJson, { host, options })
-    let record: RunRecord
-    try {
-      record = createRun(journal, description)
-      // A disk that does not sync takes the lines all the same: what a loss of power would cost is no reason for another id.
-      await makeDurable(journal, record).catch(() => {})
-    } catch (error) {
-      record = { v: 1, run: randomUUID(), ...description }
+    const record = describeRun(guessRun(file, runJson, { host, options }))
+    const error = await this.#offer(record)
+    if (error) {
       log.error(
         { code: 'JOURNAL_REFUSED', file, err: error },
         "the journal's disk takes nothing for a container whose run is not known; its lines are read, counted and dropped until it does",
       )
+      const again = setInterval(async () => {
+        const isOver = !this.#bySlot.values().some((run) => run.record === record)
+        if (isOver || !(await this.#offer(record))) clearInterval(again)
+      }, OFFER_MS)
     }
-    if (!(await this.#takeUp({ record, checkpoint: startOfRun(), end: 0 }, held, true))) return
+    await this.#takeUp({ record, checkpoint: startOfRun(), end: 0 }, held, true)
     const { service, module, container } = record
     log.error(
       { code: 'JOURNAL_FOREIGN', run: record.run, file, service, module, container },
@@ -202,19 +241,31 @@ export class Driver {
     )
   }
 
-  /** @param guessed whether it is not known of the run's FIFO that dockerd has opened it */
-  async #takeUp(
-    { record, checkpoint, end }: LeftRun,
-    held: number | undefined,
-    guessed = false,
-  ): Promise<Run | undefined> {
-    const { log } = this.#options
+  /** Has the disk take a run that there is already. Until it does intake finds no folder to journal in. @returns why it does not */
+  async #offer(record: RunRecord): Promise<Error | undefined> {
+    const { journal } = this.#options
+    try {
+      writeRun(journal, record)
+    } catch (error) {
+      return error as Error
+    }
+    // A disk that does not sync takes the lines all the same: what a loss of power would cost is no reason for another id.
+    await makeDurable(journal, record).catch(() => {})
+    return undefined
+  }
+
+  /**
+   * @param guessed whether it is not known of the run's FIFO that dockerd has opened it
+   * @returns undefined where no slot is free; else resolves once the FIFO is read
+   */
+  #takeUp({ record, checkpoint, end }: LeftRun, held: number | undefined, guessed = false): Promise<void> | undefined {
     const slot = this.#slots.claim(end)
     if (slot === undefined) {
-      log.error(
-        { code: 'RUNS_EXHAUSTED', run: record.run },
-        'too many runs wait to be shipped; this one waits for the next start',
-      )
+      if (held !== undefined)
+        this.#options.log.error(
+          { code: 'RUNS_EXHAUSTED', run: record.run },
+          'too many FIFOs are there: this one is not read',
+        )
       return undefined
     }
     const run = this.#enter(record, slot)
@@ -224,12 +275,11 @@ export class Driver {
       // The container ended, and dockerd took its FIFO away: what is journalled is all there is.
       this.#slots.end(slot)
       run.over.resolve()
-    } else {
-      this.#byFile.set(record.file, run)
-      await this.#openFifo(run, held)
+      this.#ship(run, checkpoint)
+      return Promise.resolve()
     }
-    this.#ship(run, checkpoint)
-    return run
+    this.#byFile.set(record.file, run)
+    return this.#openFifo(run, held).then(() => this.#ship(run, checkpoint))
   }
 
   #enter(record: RunRecord, slot: number): Run {
@@ -291,9 +341,18 @@ export class Driver {
    * LogDriver.StartLogging.
    * @throws DriverError whose message `docker run` shows
    */
-  async startLogging(file: string, info: ContainerInfo): Promise<void> {
+  startLogging(file: string, info: ContainerInfo): Promise<void> {
+    // dockerd asks again when it did not get the answer, be it that the first one still waits for the disk.
+    const underWay = this.#starts.get(file)
+    if (underWay) return underWay
+    const start = this.#startLogging(file, info).finally(() => this.#starts.delete(file))
+    this.#starts.set(file, start)
+    return start
+  }
+
+  async #startLogging(file: string, info: ContainerInfo): Promise<void> {
     const known = this.#byFile.get(file)
-    // dockerd asks again when it did not get the answer: the FIFO is held open already.
+    // The FIFO is held open already.
     if (known && !known.guessed) return
     // Now it is known, and its container prints nothing before the answer.
     if (known) {
@@ -305,7 +364,6 @@ export class Driver {
     try {
       const { settings } = this.#options
       const opts = await readLogOpts(info, { own: settings.KAFKA_TOPIC, allowed: settings.KAFKA_TOPICS_ALLOWED })
-      if (this.#byFile.has(file)) return
       await this.#start(file, info, opts)
     } catch (error) {
       // A refusal makes dockerd forget the FIFO that it made.
@@ -469,6 +527,7 @@ export class Driver {
     this.#bySlot.delete(run.slot)
     if (this.#byFile.get(run.record.file) === run) this.#byFile.delete(run.record.file)
     this.#slots.free(run.slot)
+    this.#takeUpLeft()
     const readable: Readable = run
     readable.slot = undefined
   }

@@ -20,6 +20,8 @@ export const ERRORS = {
   JOURNAL_REFUSED: 'operator',
   JOURNAL_FOREIGN: 'operator',
   JOURNAL_FULL: 'operator',
+  JOURNAL_DAMAGED: 'operator',
+  RUN_STUMBLED: 'operator',
   RUNS_EXHAUSTED: 'operator',
   KAFKA_AWAY: 'time',
   KAFKA_REFUSED: 'time',

@@ -18,7 +18,7 @@
  * The end of a stream is a splice of 0 bytes: dockerd holds its end open from before StartLogging until after the answer
  * to StopLogging, so 0 means that it has closed it, or died.
  */
-import { closeSync, constants, mkdirSync, openSync, readSync, unlinkSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, unlinkSync } from 'node:fs'
 import { DroppedFrames, tornFrame } from './drops.ts'
 import { openFifo } from './fifos.ts'
 import { JournalReader, readDropped, segmentPath, writeDropped, writeGap } from './journal.ts'
@@ -398,7 +398,6 @@ export class Intake {
   #noteGap(run: Run, dropped: DroppedFrames): boolean {
     try {
       this.#closeSegment(run)
-      mkdirSync(run.folder, { recursive: true, mode: 0o700 })
       writeGap(run.folder, { offset: this.#slots.written(run.slot), lines: dropped.linesAndRest })
       return true
     } catch {

@@ -4,6 +4,7 @@
  * <journal>/runs/<run>/run.json          what the run is (run.ts)
  *                      <offset>.segment  bytes from that offset of the run's stream on, 16 hex digits
  *                      <offset>.gap      how many lines were dropped before that offset, because the disk took nothing
+ *                      <offset>.hole     up to where the disk did not give what it holds, from that offset on
  *                      dropped           the same while the disk still takes nothing, in a file that is there from the beginning
  *                      checkpoint        how far it is shipped (checkpoint.ts)
  *
@@ -11,7 +12,9 @@
  * - Segments are written by intake alone, only at their end, and never reopened for writing: a driver that starts begins a
  *   new one. So a segment's length is what the kernel moved, and a killed driver leaves nothing torn.
  * - Segments follow each other without a gap: the name of one is the name of the one before plus its length.
- * - A run is over and done when its folder is gone. It is renamed first, so that no half-removed folder is taken for a run.
+ * - What was once given up as a hole stays one, should the disk give it after all: lines behind it are numbered by then.
+ * - A run is there once its folder has its name, and over and done when the folder is gone. It is made and removed under another
+ *   name, so that no half of one is taken for a run.
  */
 import {
   closeSync,
@@ -62,6 +65,7 @@ export function takeReserve(journal: string): void {
 
 const SUFFIX = '.segment'
 const GAP_SUFFIX = '.gap'
+const HOLE_SUFFIX = '.hole'
 const REMOVED = '.removed-'
 
 /** Offset of a segment's first byte in the run's stream, and its length, both in bytes. */
@@ -69,10 +73,22 @@ export type Segment = { base: number; length: number }
 
 export const runsFolder = (journal: string): string => join(journal, 'runs')
 export const runFolder = (journal: string, run: string): string => join(journal, 'runs', run)
-export const segmentPath = (folder: string, base: number): string =>
-  join(folder, base.toString(16).padStart(16, '0') + SUFFIX)
+const hex = (offset: number): string => offset.toString(16).padStart(16, '0')
+export const segmentPath = (folder: string, base: number): string => join(folder, hex(base) + SUFFIX)
 
 const gapLines = z.tuple([z.int().min(0), z.int().min(0)])
+const gapNote = z.object({ lines: gapLines })
+const droppedNote = z.object({ offset: z.int().min(0), lines: gapLines })
+const holeNote = z.object({ until: z.int().min(0) })
+
+/** @returns undefined where the file can't be read or is no JSON */
+function readJson(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'))
+  } catch {
+    return undefined
+  }
+}
 
 /**
  * Lines, by source, that were dropped where a segment begins. What stands before it may end within a frame: that one is among them,
@@ -80,8 +96,7 @@ const gapLines = z.tuple([z.int().min(0), z.int().min(0)])
  */
 export type Gap = { offset: number; lines: SourcePair }
 
-const gapPath = (folder: string, offset: number): string =>
-  join(folder, offset.toString(16).padStart(16, '0') + GAP_SUFFIX)
+const gapPath = (folder: string, offset: number): string => join(folder, hex(offset) + GAP_SUFFIX)
 
 /** Notes a gap, before anything is written behind it. @throws Error of the file system */
 export const writeGap = (folder: string, { offset, lines }: Gap): void =>
@@ -90,6 +105,23 @@ export const writeGap = (folder: string, { offset, lines }: Gap): void =>
 const droppedPath = (folder: string): string => join(folder, 'dropped')
 /** The note is always as long as this, blanks included, so that a disk that is full can take it. */
 const DROPPED_BYTES = 96
+
+/** A stretch of the stream, from `from` up to `until`, that the disk did not give. */
+export type Hole = { from: number; until: number }
+
+const holePath = (folder: string, from: number): string => join(folder, hex(from) + HOLE_SUFFIX)
+
+/** The holes of a run, in order. A note that can't be read is none: the disk is asked again. */
+function listHoles(folder: string, names: readonly string[]): Hole[] {
+  return names
+    .filter((name) => /^[0-9a-f]{16}\.hole$/.test(name))
+    .sort()
+    .flatMap((name) => {
+      const from = Number.parseInt(name, 16)
+      const { data } = holeNote.safeParse(readJson(join(folder, name)))
+      return data && data.until > from ? [{ from, until: data.until }] : []
+    })
+}
 
 /** Takes the room for what `writeDropped` will say. @throws Error of the file system */
 export const reserveDropped = (folder: string): void =>
@@ -105,14 +137,8 @@ export function writeDropped(folder: string, dropped: Gap): void {
 }
 
 /** @returns what `writeDropped` said last, or undefined where it never did */
-export function readDropped(folder: string): Gap | undefined {
-  try {
-    const gap = z.object({ offset: z.int().min(0), lines: gapLines })
-    return gap.parse(JSON.parse(readFileSync(droppedPath(folder), 'utf8')))
-  } catch {
-    return undefined
-  }
-}
+export const readDropped = (folder: string): Gap | undefined =>
+  droppedNote.safeParse(readJson(droppedPath(folder))).data
 
 /**
  * The gaps of a run, in order. One that can't be read counts no lines, but is one. What was dropped and never noted, because the
@@ -122,14 +148,9 @@ function listGaps(folder: string, names: readonly string[]): Gap[] {
   const gaps = names
     .filter((name) => /^[0-9a-f]{16}\.gap$/.test(name))
     .sort()
-    .map((name) => {
-      const offset = Number.parseInt(name, 16)
-      const text = z.object({ lines: gapLines })
-      try {
-        return { offset, lines: text.parse(JSON.parse(readFileSync(join(folder, name), 'utf8'))).lines }
-      } catch {
-        return { offset, lines: [0, 0] as SourcePair }
-      }
+    .map((name): Gap => {
+      const { data } = gapNote.safeParse(readJson(join(folder, name)))
+      return { offset: Number.parseInt(name, 16), lines: data?.lines ?? [0, 0] }
     })
   const dropped = readDropped(folder)
   const last = gaps.at(-1)
@@ -151,13 +172,13 @@ export function listRuns(journal: string): string[] {
     return []
   }
   for (const entry of entries) {
-    if (entry.name.startsWith(REMOVED)) removeGrave(join(folder, entry.name))
+    if (entry.name.startsWith(REMOVED)) discard(join(folder, entry.name))
     else if (entry.isDirectory()) runs.push(entry.name)
   }
   return runs
 }
 
-function removeGrave(path: string): void {
+function discard(path: string): void {
   try {
     rmSync(path, { recursive: true, force: true })
   } catch {
@@ -181,7 +202,7 @@ export function setAside(journal: string, path: string): string {
   renameSync(path, to)
   const moved = (name: string): number => Number(/\d+$/.exec(name)?.[0] ?? 0)
   const names = readdirSync(aside).sort((a, b) => moved(a) - moved(b))
-  for (const name of names.slice(0, -MAX_SET_ASIDE)) removeGrave(join(aside, name))
+  for (const name of names.slice(0, -MAX_SET_ASIDE)) discard(join(aside, name))
   return to
 }
 
@@ -221,49 +242,89 @@ export function journalEnd(folder: string): number {
   return Math.max(last ? last.base + last.length : 0, listGaps(folder, namesIn(folder)).at(-1)?.offset ?? 0)
 }
 
-/** Takes a run's folder away as a whole: gone for every later start as soon as the rename is done. */
+/** What the folder of a run is called before it is whole, and once it is to go: the next start clears it away. */
+const gravePath = (journal: string, run: string): string => join(runsFolder(journal), REMOVED + run)
+
+/**
+ * Makes a run's folder with what `fill` puts into it: there as a whole as soon as the rename is done.
+ * @throws Error of the file system, with nothing left of the folder
+ */
+export function makeRun(journal: string, run: string, fill: (folder: string) => void): void {
+  const grave = gravePath(journal, run)
+  try {
+    mkdirSync(grave, { recursive: true, mode: 0o700 })
+    fill(grave)
+    renameSync(grave, runFolder(journal, run))
+  } catch (error) {
+    discard(grave)
+    throw error
+  }
+}
+
+/**
+ * Takes a run's folder away as a whole: gone for every later start as soon as the rename is done.
+ * @throws Error of the file system; then all of it is still there
+ */
 export function removeRun(journal: string, run: string): void {
-  const grave = join(runsFolder(journal), REMOVED + run)
+  const grave = gravePath(journal, run)
   try {
     renameSync(runFolder(journal, run), grave)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
     throw error
   }
-  rmSync(grave, { recursive: true, force: true })
+  discard(grave)
 }
 
-/** Reads a run's stream by offset, across segments, while intake still writes the last one. One descriptor at most is open. */
+/** What a file system gives is tried again behind a hole in steps from this size on, each twice the one before. */
+const PAGE_BYTES = 4096
+
+/**
+ * Reads a run's stream by offset, across segments, while intake still writes the last one. One descriptor at most is open.
+ * What the disk does not give ends no thread: there a read comes back short.
+ */
 export class JournalReader {
   #folder: string
+  #readFile: typeof readSync
   #bases: number[] = []
   #gaps: Gap[] = []
+  #holes: Hole[] = []
+  /** Why the last read was short, and at which offset, where that was the disk's fault. */
+  failure: { error: Error; offset: number } | undefined
+  #refreshFailure: Error | undefined
   #fd = -1
   #base = 0
   #start: number
 
-  /** @param start where the stream begins while there is no segment: what is before that is gone */
-  constructor(folder: string, start = 0) {
+  /**
+   * @param start where the stream begins while there is no segment: what is before that is gone
+   * @param readFile reads a segment, as `readSync` does
+   */
+  constructor(folder: string, start = 0, readFile: typeof readSync = readSync) {
     this.#folder = folder
+    this.#readFile = readFile
     this.#start = start
     this.#refresh()
   }
 
   /**
    * Fills `target[at, at + length)` from `offset` of the stream on. Bytes up to `offset + length` must have been written.
-   * @returns bytes read: fewer only where a segment is missing or shorter than its successor's name says, or where the disk does not
-   *   give what it holds: that is as good as missing, and must not end the thread that all runs share
+   * @returns bytes read: fewer only where a segment is missing or shorter than its successor's name says, at a hole, or at a `failure`
    */
   read(target: Uint8Array, at: number, length: number, offset: number): number {
+    this.failure = undefined
     let done = 0
     let refreshed = false
     while (done < length) {
       const position = offset + done
+      const wanted = this.#holes.length === 0 ? length - done : this.#beforeHole(position, length - done)
+      if (wanted === 0) return done
       let read: number
       try {
-        read = this.#open(position) ? readSync(this.#fd, target, at + done, length - done, position - this.#base) : 0
-      } catch {
-        break
+        read = this.#open(position) ? this.#readFile(this.#fd, target, at + done, wanted, position - this.#base) : 0
+      } catch (error) {
+        this.failure = { error: error as Error, offset: position }
+        return done
       }
       done += read
       // Nothing read: the segment has ended, and its successor may be newer than our list.
@@ -271,7 +332,42 @@ export class JournalReader {
       refreshed = read === 0
       if (refreshed) this.#refresh()
     }
+    // It may be that there is more than we could see.
+    if (done < length && this.#refreshFailure) this.failure = { error: this.#refreshFailure, offset: offset + done }
     return done
+  }
+
+  /** How many of so many bytes there are from `offset` on up to the next hole. */
+  #beforeHole(offset: number, bytes: number): number {
+    const hole = this.#holes.find(({ until }) => until > offset)
+    return hole ? Math.max(0, Math.min(bytes, hole.from - offset)) : bytes
+  }
+
+  /**
+   * Gives up what there is from `from` on: up to where the disk gives something, `limit`, or the next segment. Noted on the disk as
+   * far as it takes that; else a later reader asks it again.
+   */
+  giveUp(from: number, limit: number): void {
+    const base = this.#bases.findLast((base) => base <= from) ?? from
+    const end = Math.min(limit, this.next(from) ?? limit)
+    let until = end
+    for (let step = PAGE_BYTES; from + step < end; step *= 2) {
+      const page = from + step - ((from + step - base) % PAGE_BYTES)
+      if (!this.#gives(page)) continue
+      until = page
+      break
+    }
+    if (until <= from) return
+    this.#holes = [...this.#holes, { from, until }].sort((a, b) => a.from - b.from)
+    try {
+      writeFileSync(holePath(this.#folder, from), JSON.stringify({ until }), { mode: 0o600 })
+    } catch {
+      // As above.
+    }
+  }
+
+  #gives(offset: number): boolean {
+    return this.read(Buffer.alloc(1), 0, 1, offset) === 1
   }
 
   /** The base of a segment that begins in [offset, offset + length), of those that a read has come across. */
@@ -279,10 +375,11 @@ export class JournalReader {
     return this.#bases.find((base) => base >= offset && base < offset + length)
   }
 
-  /** The offset at which the stream goes on after a hole at `offset`, or undefined when nothing follows. */
+  /** The offset at which the stream goes on where nothing can be read at `offset`, or undefined when nothing follows. */
   next(offset: number): number | undefined {
     this.#refresh()
-    return this.#bases.find((base) => base > offset)
+    const hole = this.#holes.find(({ from, until }) => from <= offset && offset < until)
+    return hole?.until ?? this.#bases.find((base) => base > offset)
   }
 
   /** The first gap behind `passed` and not before `offset`, of those that a read has come across. */
@@ -329,17 +426,31 @@ export class JournalReader {
     this.#refresh()
   }
 
-  /** Removes the first segment. @param end where it ends, if it is the only one */
-  dropFirst(end = 0): void {
-    const base = this.#bases.shift()
-    if (base === undefined) return
-    this.#start = end
-    if (base === this.#base) this.close()
-    unlinkSync(segmentPath(this.#folder, base))
-    if (this.#gaps[0]?.offset === base) {
-      this.#gaps.shift()
-      rmSync(gapPath(this.#folder, base), { force: true })
+  /**
+   * Removes the first segment.
+   * @param end where it ends, if it is the only one
+   * @returns whether there was one, and the disk let it go
+   */
+  dropFirst(end = 0): boolean {
+    const [base, next = end] = this.#bases
+    if (base === undefined) return false
+    try {
+      if (base === this.#base) this.close()
+      unlinkSync(segmentPath(this.#folder, base))
+    } catch {
+      // A disk that only reads. What is beside the segment does no harm.
+      return false
     }
+    this.#bases.shift()
+    this.#start = end
+    const notes = [
+      ...this.#gaps.filter(({ offset }) => offset === base).map(({ offset }) => gapPath(this.#folder, offset)),
+      ...this.#holes.filter(({ from }) => from < next).map(({ from }) => holePath(this.#folder, from)),
+    ]
+    this.#gaps = this.#gaps.filter(({ offset }) => offset !== base)
+    this.#holes = this.#holes.filter(({ from }) => from >= next)
+    for (const note of notes) discard(note)
+    return true
   }
 
   close(): void {
@@ -348,9 +459,21 @@ export class JournalReader {
   }
 
   #refresh(): void {
-    const names = namesIn(this.#folder)
+    let names: string[]
+    try {
+      names = namesIn(this.#folder)
+    } catch (error) {
+      // What is known by now has to do.
+      this.#refreshFailure = error as Error
+      return
+    }
+    this.#refreshFailure = undefined
     this.#bases = basesOf(names)
     this.#gaps = listGaps(this.#folder, names)
+    const noted = listHoles(this.#folder, names)
+    // Those that the disk did not take a note of are still known.
+    const others = this.#holes.filter(({ from }) => !noted.some((hole) => hole.from === from))
+    this.#holes = [...noted, ...others].sort((a, b) => a.from - b.from)
   }
 
   /** Opens the segment that holds `offset`, or that ends there. @returns whether there is one */

@@ -17,8 +17,11 @@ export type LeftRun = {
   checkpoint: ShippingCheckpoint
   /** Offset in the run's stream that what comes next is journalled at. */
   end: number
-  /** What is in doubt, in words. `renamed`: the run had another id before, because its numbers are not known. */
-  doubt?: { wrong: string; renamed?: string } | undefined
+  /**
+   * What is in doubt, in words. `renamed`: the run had another id before, because its numbers are not known. `anew`: all of its
+   * journal is sent again.
+   */
+  doubt?: { wrong: string; renamed?: string; anew?: true } | undefined
 }
 
 /** @throws Error saying what in the run's folder is not understood */
@@ -48,7 +51,7 @@ export function readLeftRun(journal: string, id: string): LeftRun {
     wrong = `the shipping checkpoint stands at ${offset}, before what is left of the journal`
   } else if (first === 0 || (missing && end === 0)) {
     // Nothing of the journal was removed yet: numbering from its beginning gives the same numbers again.
-    return { record, checkpoint: startOfRun(), end }
+    return { record, checkpoint: startOfRun(), end, doubt: missing ? undefined : { wrong, anew: true } }
   }
   const renamed = renameRun(journal, record)
   return { record: renamed, checkpoint: { ...startOfRun(), offset: first ?? end }, end, doubt: { wrong, renamed: id } }

@@ -27,10 +27,10 @@ export class Retention {
     this.#options = options
   }
 
-  /** Keeps a run. Others go where there are more than `runsMax` by now. */
+  /** Keeps a run. Others go where there are more than `runsMax` by now, and the disk lets them. */
   keep(record: RunRecord, end: number): void {
     this.#kept.push({ record, reader: new JournalReader(runFolder(this.#options.journal, record.run), end), end })
-    while (this.#kept.length > this.#options.runsMax) this.#remove(this.#kept[0]!)
+    while (this.#kept.length > this.#options.runsMax && this.#remove(this.#kept[0]!));
   }
 
   /** Bytes that are kept, of one container where it is given. */
@@ -46,20 +46,19 @@ export class Retention {
   giveOldest(container?: string): boolean {
     const oldest = this.#kept.find(({ record }) => container === undefined || record.container.id === container)
     if (!oldest) return false
+    return oldest.reader.bases().length > 1 ? oldest.reader.dropFirst() : this.#remove(oldest)
+  }
+
+  #remove(kept: Kept): boolean {
     try {
-      if (oldest.reader.bases().length > 1) oldest.reader.dropFirst()
-      else this.#remove(oldest)
+      removeRun(this.#options.journal, kept.record.run)
     } catch {
       // A disk that only reads.
       return false
     }
-    return true
-  }
-
-  #remove(kept: Kept): void {
     this.#kept.splice(this.#kept.indexOf(kept), 1)
     kept.reader.close()
-    removeRun(this.#options.journal, kept.record.run)
     this.#options.removed(kept.record)
+    return true
   }
 }

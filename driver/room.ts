@@ -84,7 +84,8 @@ export class Room {
     this.trimKept(record)
     if (!reader.droppable(acked.offset) || this.#shipped(record) <= record.options.cacheBytes) return
     if (!shipment.save(acked, true)) return
-    while (reader.droppable(acked.offset) && this.#shipped(record) > record.options.cacheBytes) reader.dropFirst()
+    while (reader.droppable(acked.offset) && this.#shipped(record) > record.options.cacheBytes)
+      if (!reader.dropFirst()) return
   }
 
   /** Drops what is kept of runs that are over beyond the budget of the container. */

@@ -4,12 +4,12 @@
  * The run's id is the name of its folder.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import * as z from 'zod'
-import { replaceFile, syncPath } from '../wire/durable.ts'
+import { syncPath } from '../wire/durable.ts'
 import { dropCheckpoint } from './checkpoint.ts'
-import { reserveDropped, runFolder, runsFolder } from './journal.ts'
+import { makeRun, reserveDropped, runFolder, runsFolder } from './journal.ts'
 
 const options = z.object({
   maxLineBytes: z.int().min(1),
@@ -46,22 +46,29 @@ const schema = z.object({
 /** `run` is the run's id. */
 export type RunRecord = z.infer<typeof schema> & { run: string }
 
+/** What a run is, with a new id, before it is in the journal. */
+export const describeRun = (description: Omit<RunRecord, 'v' | 'run'>): RunRecord => ({
+  v: 1,
+  run: randomUUID(),
+  ...description,
+})
+
 /**
  * Makes the run's folder and its run.json; `makeDurable` has them survive a loss of power.
  * @throws Error of the file system, with nothing left of the folder
  */
-export function createRun(journal: string, description: Omit<RunRecord, 'v' | 'run'>): RunRecord {
-  const run = randomUUID()
-  const folder = runFolder(journal, run)
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
+export function writeRun(journal: string, { run, ...description }: RunRecord): void {
+  makeRun(journal, run, (folder) => {
     reserveDropped(folder)
-    replaceFile(join(folder, 'run.json'), Buffer.from(JSON.stringify({ v: 1, ...description })), false)
-  } catch (error) {
-    rmSync(folder, { recursive: true, force: true })
-    throw error
-  }
-  return { v: 1, run, ...description }
+    writeFileSync(join(folder, 'run.json'), JSON.stringify(description), { mode: 0o600 })
+  })
+}
+
+/** A new run in the journal. @throws as `writeRun` */
+export function createRun(journal: string, description: Omit<RunRecord, 'v' | 'run'>): RunRecord {
+  const record = describeRun(description)
+  writeRun(journal, record)
+  return record
 }
 
 /** Syncs what `createRun` made, in the pool's threads. */

@@ -7,12 +7,14 @@
  *   under way is undecided until that batch is acknowledged or refused. Batches are built anew and journals are given up at any
  *   time, so nothing is told when it is built.
  * - A segment is removed only after a checkpoint past it is durable.
+ * - A run that can't be read, or not be built, keeps no other from going on: it rests, is tried again, and in the end what stands in
+ *   its way is given up and counted.
  */
 import { type LostRange, MAX_DATA_BYTES, type SourcePair, STDERR, STDOUT } from '../wire/chunk.ts'
 import { recordHeaders, recordKey } from '../wire/record.ts'
 import { type ShippingCheckpoint, writeCheckpoint } from './checkpoint.ts'
-import type { ChunkBuilder } from './chunks.ts'
-import { Cursor } from './cursor.ts'
+import { type ChunkBuilder, READ_BYTES } from './chunks.ts'
+import { Cursor, UnreadableError } from './cursor.ts'
 import { CHUNKS, type Format, jsonLines } from './format.ts'
 import { MAX_FRAME_BYTES } from './frames.ts'
 import { JournalReader, runFolder } from './journal.ts'
@@ -28,7 +30,10 @@ const CHECKPOINT_MS = 5_000
 const CHECKPOINT_BYTES = 16 * 1024 * 1024
 const QUIET_MS = 500
 
-/** What became of a segment that was to be given: `open` says that it is written to, and has to be closed first. */
+/** What stands in the way of a run is tried so often before it is given up. */
+const TRIES = 3
+
+/** What became of a segment that was to be given: `open` says that it will go soon, as one that is written to and has to be closed first. */
 export type Given = 'given' | 'open' | 'nothing'
 
 /** A segment that is shipped but for so much goes, and this stays: a frame that has not come whole, and others behind the last send. */
@@ -56,6 +61,12 @@ export class Shipment {
   /** How much of the journal there was when the run was last read to its end: what is left of that is half a frame. */
   seen = 0
   acked: ShippingCheckpoint
+  /** Behind what is built into batches as a whole. */
+  #built: ShippingCheckpoint
+  /** How often in a row it could not be built, and until when it rests, ms of the monotonic clock. */
+  #stumbles = 0
+  #restsUntil = 0
+  #retryMs: number
   /** What is not acknowledged yet was journalled after this moment, ms of the monotonic clock. */
   behindSince = performance.now()
   /** Given up, and on its way in a batch all the same. */
@@ -73,10 +84,11 @@ export class Shipment {
     slot: number,
     record: RunRecord,
     checkpoint: ShippingCheckpoint,
-    { slots, events }: { slots: Slots; events: ShipperEvents },
+    { slots, events, retryMs }: { slots: Slots; events: ShipperEvents; retryMs: number },
   ) {
     this.#slots = slots
     this.#events = events
+    this.#retryMs = retryMs
     this.slot = slot
     this.record = record
     this.folder = runFolder(journal, record.run)
@@ -87,6 +99,7 @@ export class Shipment {
     this.reader = new JournalReader(this.folder, checkpoint.offset)
     this.partition = checkpoint.partition
     this.acked = checkpoint
+    this.#built = checkpoint
     this.#savedOffset = checkpoint.offset
     this.#numbered = numbersBelow(checkpoint.lines.next)
     this.cursor = this.#cursorFrom(checkpoint)
@@ -108,10 +121,17 @@ export class Shipment {
 
   /** Bytes that are not yet built; the end of the run, which is to be built as well, counts as one. */
   get waiting(): number {
-    if (this.ended) return 0
+    if (this.ended || this.rests) return 0
     const { written } = this
     if (this.#slots.ended(this.slot)) return written - this.cursor.offset + 1
     return written === this.seen ? 0 : written - this.cursor.offset
+  }
+
+  /** The run is over, and there is nothing to tell of it. */
+  get isEmpty(): boolean {
+    if (!this.#slots.ended(this.slot) || this.written > 0) return false
+    this.reader.next(0)
+    return this.reader.gapFrom(0, -1) === undefined
   }
 
   /** Builds anew from what is acknowledged: nothing is under way any more. */
@@ -122,9 +142,46 @@ export class Shipment {
   }
 
   #buildFromAcked(): void {
-    this.cursor = this.#cursorFrom(this.acked)
+    this.#built = this.acked
+    this.#buildFromBuilt()
+  }
+
+  #buildFromBuilt(): void {
+    this.cursor = this.#cursorFrom(this.#built)
     this.ended = false
     this.seen = -1
+  }
+
+  /** All that the cursor has come by is built into a batch. @returns the state behind it */
+  built(): ShippingCheckpoint {
+    this.#stumbles = 0
+    this.#built = this.cursor.state(this.partition)
+    return this.#built
+  }
+
+  /** Whether it is left alone for now, because it could not be built. */
+  get rests(): boolean {
+    return this.#restsUntil > 0 && performance.now() < this.#restsUntil
+  }
+
+  /**
+   * Its journal could not be read, or a batch not be built of it: that is tried again after a rest. After TRIES what stands in the way is
+   * given up: what the disk does not give, or where it is another error, which nobody foresaw, all that the cursor had come by and read.
+   */
+  stumbled(error: Error, cursor = this.cursor): void {
+    const { failure } = this.reader
+    const gaveUp = ++this.#stumbles >= TRIES
+    if (gaveUp) {
+      const unreadable = error instanceof UnreadableError && failure
+      const from = unreadable ? failure.offset : this.#built.offset
+      const limit = unreadable ? this.written : Math.min(this.written, cursor.offset + READ_BYTES)
+      this.reader.giveUp(from, limit)
+      this.#stumbles = 0
+    }
+    this.#restsUntil = gaveUp ? 0 : performance.now() + this.#retryMs
+    setTimeout(() => this.#slots.ring(), this.#retryMs + 1).unref()
+    if (cursor === this.cursor) this.#buildFromBuilt()
+    this.#events.stumbled(this.record, error, gaveUp)
   }
 
   #cursorFrom(from: ShippingCheckpoint): Cursor {
@@ -189,8 +246,7 @@ export class Shipment {
     if (!first || offset <= first.base || (first.end ?? this.written) - offset > TAIL_BYTES) return 'nothing'
     if (first.end === undefined) return 'open'
     if (!this.#keepTail(offset, first.end) || !this.save(this.acked, true)) return 'nothing'
-    this.reader.dropFirst(first.end)
-    return 'given'
+    return this.reader.dropFirst(first.end) ? 'given' : 'nothing'
   }
 
   /** What of a segment that goes is behind `offset` stays, in a segment of its own. @returns whether the disk takes it */
@@ -208,15 +264,24 @@ export class Shipment {
   /**
    * Gives up the first segment, counted as it would have been shipped.
    * @param sink what its lines go through
-   * @returns `nothing` also where the disk takes no checkpoint
+   * @returns `nothing` also where the disk takes no checkpoint; `open` also while it does not give what is in the segment
    */
   giveSegment(sink: ChunkBuilder): Given {
     const first = this.#first
     if (!first) return 'nothing'
-    const { end } = first
+    const { base, end } = first
     if (end === undefined) return 'open'
-    const ended = this.#slots.ended(this.slot)
     const cursor = this.#cursorFrom(this.acked)
+    try {
+      return this.#giveUpTo(end, base, cursor, sink)
+    } catch (error) {
+      this.stumbled(error as Error, cursor)
+      return 'open'
+    }
+  }
+
+  #giveUpTo(end: number, base: number, cursor: Cursor, sink: ChunkBuilder): Given {
+    const ended = this.#slots.ended(this.slot)
     const given: LostRange[] = []
     if (cursor.offset < end) {
       // A frame that reaches into the next segment goes whole.
@@ -233,7 +298,7 @@ export class Shipment {
         given.push(...rangesSince(first, cursor.lines.next, 'journal-full'))
       } while (cursor.gap && cursor.offset < end)
       // What a container is in the middle of printing, or a disk that was full cut off.
-      if (cursor.offset < end && (cursor.offset <= first.base || !this.#keepTail(cursor.offset, end))) return 'nothing'
+      if (cursor.offset < end && (cursor.offset <= base || !this.#keepTail(cursor.offset, end))) return 'nothing'
     }
     for (const range of given) this.lose(cursor, range)
     const state = cursor.state(this.partition)
@@ -245,9 +310,8 @@ export class Shipment {
     this.#undecided.push(...rangesUpTo(given, built))
     this.#tell(rangesFrom(given, built))
     this.#moveTo(state)
-    this.reader.dropFirst(end)
     if (this.cursor.offset < state.offset) this.#buildFromAcked()
-    return 'given'
+    return this.reader.dropFirst(end) ? 'given' : 'nothing'
   }
 
   /** Whether the checkpoint on disk is due. */

@@ -34,6 +34,9 @@ export type ShipperReport =
 /** While an outage lasts it is told this often. */
 const REMIND_MS = 60_000
 
+/** A run that can't be read or built is tried again after this long. */
+const RETRY_MS = 2_000
+
 const { slots: memory, port, journal, settings } = workerData as ShipperData
 const log = pino({ level: settings.LOG_LEVEL, base: { thread: 'shipper' } })
 const report = (message: ShipperReport): void => port.postMessage(message)
@@ -63,6 +66,12 @@ const GIVEN_UP: Record<string, { code: ErrorCode; message: string; lines: Map<st
   disk: {
     code: 'JOURNAL_REFUSED',
     message: "lines were dropped, and are counted, because the journal's disk took nothing; make room on it",
+    lines: new Map(),
+  },
+  damaged: {
+    code: 'JOURNAL_DAMAGED',
+    message:
+      "parts of the journal are no frames of dockerd or can't be read, so their lines are given up, and as many counted as are to be expected in them; see to the disk",
     lines: new Map(),
   },
   'too-large': {
@@ -151,6 +160,7 @@ const shipper: Shipper = new Shipper({
   topic: settings.KAFKA_TOPIC,
   linger: settings.LINGER,
   syncInterval: settings.JOURNAL_SYNC,
+  retryMs: RETRY_MS,
   slots: new Slots(memory),
   producer,
   topics,
@@ -162,9 +172,19 @@ const shipper: Shipper = new Shipper({
     acknowledged: (sent) => metrics.acknowledged(sent),
     skipped(run, where) {
       metrics.skipped(where.bytes)
+      if (!due('skipped', false)) return
       log.error(
-        { run, ...where },
-        'bytes in the journal are no frames of dockerd and were passed over; lines in them are lost',
+        { code: 'JOURNAL_DAMAGED', run, ...where },
+        "bytes in the journal are no frames of dockerd, or can't be read, and were passed over; lines in them are lost",
+      )
+    },
+    stumbled({ run, container }, error, gaveUp) {
+      if (!due(gaveUp ? 'gave up' : 'stumbled', false)) return
+      log[gaveUp ? 'error' : 'warn'](
+        { code: 'RUN_STUMBLED', run, container: container.name, err: error },
+        gaveUp
+          ? 'what stands in the way of a run is given up: its lines are counted as lost, and the run goes on behind it'
+          : "the lines of a run can't be sent; it is tried again, and others go on",
       )
     },
     refused(topic, { reason, message, acknowledged }, runs) {

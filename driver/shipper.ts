@@ -11,6 +11,7 @@
  * - What Kafka refuses for its size goes again in smaller chunks, down to a line: that one is given up, and told in `lost`. What
  *   it refuses for want of the partition goes to another. Either way the runs of the batch are built anew from what is acknowledged.
  * - A partition without a leader keeps only its own runs waiting: what others of the batch have stored is acknowledged.
+ * - A run that can't be read or built keeps no other waiting, and the process goes on (shipment.ts).
  * - Memory is bounded whatever waits: two arenas of encoded records, one workspace, and a pending split line a source.
  */
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
@@ -69,13 +70,15 @@ export type ShipperEvents = {
   acknowledged(sent: Acknowledged): void
   /** So many bytes of the journal between these offsets were no frame and were passed over. */
   skipped(run: string, where: { from: number; to: number; bytes: number }): void
+  /** A run could not be read or built. It is tried again, or what stood in its way is given up and counted. */
+  stumbled(run: RunRecord, error: Error, gaveUp: boolean): void
   /** Kafka refused a batch for a topic, what it holds of so many runs. Nothing is lost by that: it goes again in another form. */
   refused(topic: string, refusal: RefusedError, runs: number): void
   /** The disk did not take a checkpoint, or did not sync; it is tried again. */
   diskRefused(error: Error): void
   /**
-   * Lines were given up: Kafka refuses one alone (`too-large`), the journals are full (`journal-full`), or the disk is (`disk`). Said
-   * once, when that can't change any more.
+   * Lines were given up: Kafka refuses one alone (`too-large`), the journals are full (`journal-full`), the disk is (`disk`), or what
+   * the journal holds is no frame or can't be read (`damaged`). Said once, when that can't change any more.
    */
   lost(run: RunRecord, range: LostRange): void
 }
@@ -92,6 +95,8 @@ export type ShipperOptions = {
   linger: number
   /** What Kafka has not taken for this long is made durable, ms; 0: never. */
   syncInterval: number
+  /** A run that can't be read or built is tried again after this long, ms. */
+  retryMs: number
   slots: Slots
   producer: Pick<Producer, 'send' | 'stop'>
   topics: Pick<Topics, 'partitions' | 'leaderless' | 'lost' | 'forget' | 'stop'>
@@ -212,9 +217,13 @@ export class Shipper {
   #next(): { lane: Lane | undefined; bytes: number } {
     let next: Lane | undefined
     let bytes = 0
-    for (const lane of this.#lanes) {
+    for (const lane of [...this.#lanes]) {
       const partitions = this.#options.topics.partitions(lane.topic)
-      if (partitions === undefined) continue
+      if (partitions === undefined) {
+        // A container that prints nothing has nothing to wait for, and they may come and go by the thousand meanwhile.
+        for (const run of lane.shipments.filter((run) => run.isEmpty)) this.#remove(run)
+        continue
+      }
       const leaderless = this.#options.topics.leaderless(lane.topic)
       let waiting = 0
       for (const run of lane.shipments) if (!isAmong(leaderless, run, partitions)) waiting += run.waiting
@@ -275,12 +284,18 @@ export class Shipper {
     const { shipments } = lane
     for (let i = 0; i < shipments.length && batch.room() > 2 * CHUNK_OVERHEAD; i++) {
       const run = shipments[(lane.turn + i) % shipments.length]!
-      if (run.ended || (run.alone && batch.states.size > 0) || isAmong(leaderless, run, partitions)) continue
-      this.#fill(run, batch, partitions)
+      if (run.ended || run.rests || (run.alone && batch.states.size > 0) || isAmong(leaderless, run, partitions))
+        continue
+      try {
+        this.#fill(run, batch, partitions)
+      } catch (error) {
+        run.stumbled(error as Error)
+      }
       if (run.alone && batch.states.size > 0) break
     }
     lane.turn = shipments.length === 0 ? 0 : (lane.turn + 1) % shipments.length
     this.#lanes.push(...this.#lanes.splice(this.#lanes.indexOf(lane), 1))
+    if (batch.states.size === 0) this.#arenas.push(batch.arena)
     return batch
   }
 
@@ -311,7 +326,7 @@ export class Shipper {
     else if (this.#chunk.lines > 0) this.#seal(run, batch, partition, false)
     run.countNumbered(cursor)
     // Also where the cursor has not come any further: a gap may be passed, or a line sent that was pending.
-    batch.states.set(run, { state: cursor.state(run.partition), ended: run.ended })
+    batch.states.set(run, { state: run.built(), ended: run.ended })
   }
 
   #finish(run: Shipment, batch: Batch, partition: number): void {
@@ -406,16 +421,22 @@ export class Shipper {
   #remove(run: Shipment): void {
     const { record, acked } = run
     const { journal, topic, events } = this.#options
+    // One that is empty may go while a batch is under way that says so.
+    if (!this.#shipments.delete(run)) return
     run.reader.close()
     this.#unsaved.delete(run)
-    this.#shipments.delete(run)
     this.#room.remove(run)
     const lane = this.#lanes.find((lane) => lane.topic === (record.options.topic ?? topic))!
     lane.shipments.splice(lane.shipments.indexOf(run), 1)
     if (lane.shipments.length === 0) this.#lanes.splice(this.#lanes.indexOf(lane), 1)
     const kept = record.options.cacheBytes > 0 && acked.offset > 0
     if (!kept || !run.save({ ...acked, ended: true }, false)) {
-      removeRun(journal, record.run)
+      try {
+        removeRun(journal, record.run)
+      } catch (error) {
+        // A disk that only reads. The next driver ships what is behind the last checkpoint again, and removes it.
+        events.diskRefused(error as Error)
+      }
       events.removed(record)
     } else {
       this.#retention.keep(record, acked.offset)

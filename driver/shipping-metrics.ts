@@ -110,7 +110,7 @@ export class ShippingMetrics {
       },
       ...this.#metric,
     })
-    for (const reason of ['journal-full', 'too-large', 'disk']) this.#lost.inc({ reason }, 0)
+    for (const reason of ['journal-full', 'too-large', 'disk', 'damaged']) this.#lost.inc({ reason }, 0)
   }
 
   acknowledged({ lines, bytes, times }: Acknowledged): void {

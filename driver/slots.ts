@@ -8,8 +8,9 @@
  * - `written` counts bytes that are in the journal. ENDED is set after the last of them.
  */
 
-/** 65,536 runs at once, at 21 bytes each: an outage in which thousands of short containers come and go fits. */
+/** As many runs at once: an outage in which thousands of short containers come and go fits. */
 const ROWS = 65_536
+const ROW_BYTES = 21
 
 /** Before the rows: the doorbell, the longest turn, and `taken`. */
 const HEAD_BYTES = 16
@@ -17,6 +18,9 @@ const HEAD_BYTES = 16
 const FREE = 0
 const OPEN = 1
 const ENDED = 2
+
+/** Memory for so many runs. */
+export const slotMemory = (rows = ROWS): SharedArrayBuffer => new SharedArrayBuffer(HEAD_BYTES + rows * ROW_BYTES)
 
 export class Slots {
   /** To be handed to the other threads, which make a Slots of their own of it. */
@@ -30,15 +34,16 @@ export class Slots {
   #held: Uint8Array
   #lowestFree = 0
 
-  constructor(memory = new SharedArrayBuffer(HEAD_BYTES + ROWS * 21)) {
+  constructor(memory = slotMemory()) {
+    const rows = (memory.byteLength - HEAD_BYTES) / ROW_BYTES
     this.memory = memory
     this.#doorbell = new Int32Array(memory, 0, 1)
     this.#longestTurn = new Int32Array(memory, 4, 1)
     this.#taken = new Float64Array(memory, 8, 1)
-    this.#written = new Float64Array(memory, HEAD_BYTES, ROWS)
-    this.#closed = new Float64Array(memory, HEAD_BYTES + ROWS * 8, ROWS)
-    this.#state = new Int32Array(memory, HEAD_BYTES + ROWS * 16, ROWS)
-    this.#held = new Uint8Array(memory, HEAD_BYTES + ROWS * 20, ROWS)
+    this.#written = new Float64Array(memory, HEAD_BYTES, rows)
+    this.#closed = new Float64Array(memory, HEAD_BYTES + rows * 8, rows)
+    this.#state = new Int32Array(memory, HEAD_BYTES + rows * 16, rows)
+    this.#held = new Uint8Array(memory, HEAD_BYTES + rows * 20, rows)
   }
 
   /** Takes a row for a run whose journal holds `written` bytes. @returns its index, or undefined when all are taken */

@@ -17,6 +17,7 @@ const REASONS: Record<string, string> = {
   'journal-full': 'the journal was full while Kafka was away',
   disk: "the host's disk refused",
   'too-large': 'lines that Kafka does not take',
+  damaged: "a host's disk damaged them: an estimate",
   expired: 'Kafka removed them before they were read',
   disowned: 'a consumer had claimed them whose disk is gone',
 }

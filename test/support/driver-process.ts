@@ -1,14 +1,14 @@
 /** The driver as a process of a test's own, without dockerd: the test asks on its socket, and makes and fills the FIFOs. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, constants, openSync, writeSync } from 'node:fs'
+import { closeSync, constants, existsSync, openSync, writeSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { until } from './until.ts'
 
 const MAIN = new URL('../../driver/main.ts', import.meta.url).pathname
 /** Nobody listens there. */
-const NO_KAFKA = '127.0.0.1:1'
+export const NO_KAFKA = '127.0.0.1:1'
 
 /** A row of the driver's log. */
 export type LogRow = { level: number; code?: string; msg: string; [key: string]: unknown }
@@ -80,8 +80,12 @@ export class Pipe {
 
   constructor(folder: string, name: string) {
     this.file = join(folder, name)
-    execFileSync('mkfifo', [this.file])
+    if (!existsSync(this.file)) Pipe.make([this.file])
     this.#writer = openSync(this.file, constants.O_RDWR | constants.O_NONBLOCK)
+  }
+
+  static make(files: string[]): void {
+    execFileSync('mkfifo', files)
   }
 
   /** Writes as far as the pipe takes it at once. @returns bytes that it took */

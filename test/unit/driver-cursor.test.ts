@@ -6,6 +6,7 @@ import { startOfRun } from '../../driver/checkpoint.ts'
 import { ChunkBuilder } from '../../driver/chunks.ts'
 import { Cursor } from '../../driver/cursor.ts'
 import { JournalReader, segmentPath } from '../../driver/journal.ts'
+import type { LostRange } from '../../wire/chunk.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame, lineFrames } from '../support/log-entry.ts'
 
@@ -14,8 +15,11 @@ type Cuts = {
   steps?: number[]
 }
 
-/** What a journal of these bytes is taken for: its lines, and how many bytes were passed over. */
-function taken(bytes: Buffer, { segments = [], steps = [] }: Cuts = {}): { lines: string[]; skipped: number } {
+/** What a journal of these bytes is taken for: its lines, how many bytes were passed over, and which numbers are lost with them. */
+function taken(
+  bytes: Buffer,
+  { segments = [], steps = [] }: Cuts = {},
+): { lines: string[]; skipped: number; lost: LostRange[] } {
   using folder = temporaryFolder()
   for (let base = 0, i = 0; base < bytes.length; i++) {
     const end = Math.min(bytes.length, base + (segments[i % segments.length] ?? bytes.length))
@@ -26,11 +30,17 @@ function taken(bytes: Buffer, { segments = [], steps = [] }: Cuts = {}): { lines
   const reader = new JournalReader(folder.path)
   const cursor = new Cursor(reader, startOfRun(), 64 * 1024)
   const lines: string[] = []
+  const lost: LostRange[] = []
+  const numbered = [1, 1]
   const seal = () => {
-    const { len, data, src } = chunk.seal()
+    const { len, data, src, first } = chunk.seal()
     let at = 0
+    // No number stands twice, and none is left out.
+    expect(first).toEqual(numbered)
     for (const [i, length] of len.entries()) {
-      const side = (src[i >> 3]! >> (i & 7)) & 1 ? 'stderr' : 'stdout'
+      const bit = (src[i >> 3]! >> (i & 7)) & 1
+      const side = bit ? 'stderr' : 'stdout'
+      numbered[bit]!++
       lines.push(`${side} ${Buffer.from(data.subarray(at, at + length)).toString('latin1')}`)
       at += length
     }
@@ -41,13 +51,23 @@ function taken(bytes: Buffer, { segments = [], steps = [] }: Cuts = {}): { lines
   for (let limit = 0, i = 0; limit < bytes.length; i++) {
     limit = Math.min(bytes.length, limit + (steps[i % steps.length] ?? bytes.length))
     const final = limit === bytes.length
-    expect(cursor.advance(chunk, limit, final, seal)).toBe(true)
+    let done = cursor.advance(chunk, limit, final, seal)
+    while (cursor.gap) {
+      seal()
+      cursor.passGap((range) => {
+        lost.push(range)
+        numbered[range.source]! += range.count
+      })
+      chunk.begin(cursor.lines.next, 200_000)
+      done = cursor.advance(chunk, limit, final, seal)
+    }
+    expect(done).toBe(true)
   }
   while (!cursor.lines.finish(chunk)) seal()
   seal()
   expect(cursor.offset).toBe(bytes.length)
   reader.close()
-  return { lines, skipped: cursor.state(undefined).skipped }
+  return { lines, skipped: cursor.state(undefined).skipped, lost }
 }
 
 const line = (text: string, source: 'stdout' | 'stderr' = 'stdout') =>
@@ -92,11 +112,29 @@ describe('a journal', () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(text, garbage), { maxLength: 15 }), cuts, (all, how) => {
         const bytes = Buffer.concat(all.flatMap(([t, junk]) => [line(t), junk]))
-        const { lines, skipped } = taken(bytes, how)
+        const { lines, skipped, lost } = taken(bytes, how)
         expect(lines).toEqual(all.map(([t]) => `stdout ${t}`))
         expect(skipped).toBe(all.reduce((sum, [, junk]) => sum + junk.length, 0))
+        expect(lost).toHaveLength(all.length)
       }),
     )
+  })
+
+  it('that is damaged loses about as many numbers as lines, and one for a frame whose rest never came', () => {
+    const frames = Array.from({ length: 1_000 }, (_, i) =>
+      line(`${i}`.padStart(100), i % 4 === 0 ? 'stderr' : 'stdout'),
+    )
+    const zeroed = Buffer.concat(frames)
+    zeroed.fill(0, frames[0]!.length * 500, frames[0]!.length * 600)
+    const count = (of: LostRange[], source: number) =>
+      of.reduce((sum, range) => sum + (range.source === source ? range.count : 0), 0)
+    const { lines, lost } = taken(zeroed)
+    expect(lines).toHaveLength(900)
+    expect([count(lost, 0), count(lost, 1)]).toEqual([75, 25])
+    expect(new Set(lost.map(({ reason }) => reason))).toEqual(new Set(['damaged']))
+    const torn = taken(Buffer.concat([...frames, line('x'.repeat(10_000), 'stderr').subarray(0, 9_000)]))
+    expect(torn.lines).toHaveLength(1_000)
+    expect(torn.lost).toEqual([{ source: 1, from: 251, count: 1, reason: 'damaged' }])
   })
 
   it('whose lines hold markers, or whole frames, is taken line by line', () => {

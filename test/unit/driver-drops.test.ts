@@ -107,7 +107,7 @@ describe('a gap in the journal', () => {
       const end = before.length + after.length
       chunk.begin(cursor.lines.next, 1_000_000)
       expect(cursor.advance(chunk, end, true, () => true)).toBe(false)
-      expect(cursor.gap).toEqual({ offset: before.length, lines: [4, 2] })
+      expect(cursor.gap).toEqual({ offset: before.length, lines: [4, 2], reason: 'disk' })
       expect(taken()).toEqual({ lines: 1, first: [1, 1], text: 'one' })
       const lost: LostRange[] = []
       cursor.passGap((range) => lost.push(range))

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readCheckpoint, startOfRun, writeCheckpoint } from '../../driver/checkpoint.ts'
@@ -103,6 +104,65 @@ const description = {
   started: 1_790_000_000_000,
   options: runOptions({ maxLineBytes: 1000, cacheBytes: 5000 }),
 }
+
+describe('a segment that the disk does not give as a whole', () => {
+  const PAGE = 4096
+  /** A disk whose pages [from, until) answer a read with an error. */
+  const damaged = (from: number, until: number) =>
+    ((fd: number, target: NodeJS.ArrayBufferView, at: number, length: number, position: number) => {
+      if (position >= from && position < until) throw Object.assign(new Error('i/o error'), { code: 'EIO' })
+      return readSync(fd, target, at, Math.min(length, position < from ? from - position : length), position)
+    }) as typeof readSync
+
+  it('is read up to the damage, and behind it from the next page on that the disk gives', () => {
+    for (const [from, until] of [
+      [PAGE, 2 * PAGE],
+      [PAGE, 6 * PAGE],
+      [10 * PAGE, 11 * PAGE],
+      [0, PAGE],
+    ] as const) {
+      using folder = temporaryFolder()
+      const bytes = randomBytes(20 * PAGE)
+      writeFileSync(segmentPath(folder.path, 100), bytes)
+      const reader = new JournalReader(folder.path, 100, damaged(from, until))
+      const target = Buffer.alloc(bytes.length)
+      expect(reader.read(target, 0, bytes.length, 100)).toBe(from)
+      expect(reader.failure).toMatchObject({ offset: 100 + from })
+      reader.giveUp(100 + from, 100 + bytes.length)
+      expect(reader.read(target, 0, bytes.length, 100)).toBe(from)
+      expect(reader.failure).toBeUndefined()
+      const on = reader.next(100 + from)! - 100
+      expect(on % PAGE).toBe(0)
+      expect(on - from).toBeLessThanOrEqual(2 * (until - from))
+      expect(reader.read(target, 0, bytes.length - on, 100 + on)).toBe(bytes.length - on)
+      expect(target.subarray(0, bytes.length - on)).toEqual(bytes.subarray(on))
+      reader.close()
+      // The next reader knows, whatever the disk gives by then.
+      const next = new JournalReader(folder.path, 100)
+      expect(next.read(target, 0, bytes.length, 100)).toBe(from)
+      expect(next.next(100 + from)).toBe(100 + on)
+      next.close()
+    }
+  })
+
+  it('or can’t be listed is read as far as it is known, and that is told', () => {
+    using folder = temporaryFolder()
+    const run = join(folder.path, 'run')
+    mkdirSync(run)
+    writeFileSync(segmentPath(run, 0), 'abc')
+    const reader = new JournalReader(run)
+    const target = Buffer.alloc(6)
+    expect(reader.read(target, 0, 3, 0)).toBe(3)
+    renameSync(run, `${run}.gone`)
+    writeFileSync(run, 'no folder')
+    expect(reader.read(target, 0, 6, 0)).toBe(3)
+    expect(reader.failure).toMatchObject({ offset: 3, error: { code: 'ENOTDIR' } })
+    const later = new JournalReader(run)
+    expect(later.read(target, 0, 6, 0)).toBe(0)
+    expect(later.failure).toMatchObject({ offset: 0 })
+    reader.close()
+  })
+})
 
 describe('shipping checkpoint', () => {
   it('comes back as it was written, pending parts and all', () => {

@@ -3,13 +3,18 @@
  * what is wrong, and reads each container's pipe. The driver is a real process, dockerd's part is played by the test.
  */
 import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
+import pino from 'pino'
 import { describe, expect, it } from 'vitest'
 import { startOfRun, writeCheckpoint } from '../../driver/checkpoint.ts'
+import { Driver } from '../../driver/driver.ts'
+import { holdFifos } from '../../driver/fifos.ts'
 import { reserveDropped, runFolder, runsFolder, segmentPath, writeDropped, writeGap } from '../../driver/journal.ts'
 import { readLeftRun } from '../../driver/left-run.ts'
 import { createRun } from '../../driver/run.ts'
-import { DriverProcess, Pipe } from '../support/driver-process.ts'
+import { settingsSchema } from '../../driver/settings.ts'
+import { readSettings } from '../../wire/settings.ts'
+import { DriverProcess, type LogRow, NO_KAFKA, Pipe } from '../support/driver-process.ts'
 import { startRequest } from '../support/fed-run.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame } from '../support/log-entry.ts'
@@ -51,6 +56,13 @@ function writes(fd: number, bytes: Uint8Array): boolean {
   } catch {
     return false
   }
+}
+
+/** Takes all the room that a disk has. */
+function fill(file: string): void {
+  const fd = openSync(file, 'w')
+  while (writes(fd, Buffer.alloc(PAGE)));
+  closeSync(fd)
 }
 
 describe('a run that an earlier driver left', () => {
@@ -148,6 +160,74 @@ describe('a container whose run.json', () => {
   })
 })
 
+describe('files of a run', () => {
+  const checkpoint = {
+    ...startOfRun(),
+    offset: line('before').length,
+    partition: 3,
+    lines: { next: [2, 1] as [number, number], pending: startOfRun().lines.pending },
+  }
+  /** Each file that a run may have beside its segments. */
+  const write: Record<string, (folder: string) => void> = {
+    'run.json': () => {},
+    checkpoint: (folder) => writeCheckpoint(folder, checkpoint, false),
+    [`${checkpoint.offset.toString(16).padStart(16, '0')}.gap`]: (folder) =>
+      writeGap(folder, { offset: checkpoint.offset, lines: [3, 1] }),
+    [`${checkpoint.offset.toString(16).padStart(16, '0')}.hole`]: (folder) =>
+      writeFileSync(join(folder, `${checkpoint.offset.toString(16).padStart(16, '0')}.hole`), '{"until":30}'),
+    dropped: (folder) => writeDropped(folder, { offset: checkpoint.offset, lines: [3, 1] }),
+  }
+
+  it('damaged at any byte, or cut off anywhere, keep no driver from starting and no pipe from being read', async () => {
+    using folder = temporaryFolder()
+    const cases: { name: string; damage: (bytes: Buffer) => Buffer }[] = []
+    const sample = createRun(folder.path, { ...description, file: join(folder.path, 'f-0000') })
+    for (const [name, writes] of Object.entries(write)) {
+      writes(runFolder(folder.path, sample.run))
+      const { length } = readFileSync(join(runFolder(folder.path, sample.run), name))
+      for (let at = 0; at < length; at++) {
+        cases.push({ name, damage: (bytes) => bytes.subarray(0, at) })
+        cases.push({ name, damage: (bytes) => Buffer.from(bytes.map((byte, i) => (i === at ? byte ^ 0xff : byte))) })
+      }
+    }
+    rmSync(runFolder(folder.path, sample.run), { recursive: true })
+    const files = cases.map((_, i) => join(folder.path, `f-${`${i}`.padStart(4, '0')}`))
+    Pipe.make(files)
+    for (const [i, { name, damage }] of cases.entries()) {
+      const { run } = createRun(folder.path, { ...description, file: files[i]! })
+      const of = runFolder(folder.path, run)
+      writeFileSync(segmentPath(of, 0), line('before'))
+      write[name]!(of)
+      writeFileSync(join(of, name), damage(readFileSync(join(of, name))))
+    }
+    const pipes = files.map((file) => new Pipe(folder.path, basename(file)))
+    await using driver = await DriverProcess.start(folder.path)
+    pipes.map((pipe, i) => pipe.write(line(`after ${i}.`)))
+    const missing = () => {
+      const all = readdirSync(runsFolder(folder.path)).flatMap((run) =>
+        readdirSync(runFolder(folder.path, run))
+          .filter((file) => file.endsWith('.segment'))
+          .map((file) => readFileSync(join(runFolder(folder.path, run), file), 'latin1')),
+      )
+      const text = all.join('')
+      return cases.flatMap(({ name }, i) => (text.includes(`after ${i}.`) ? [] : [`${name} ${i}`]))
+    }
+    await until(
+      () => `each pipe is read: ${missing()}`,
+      () => missing().length === 0,
+      30,
+    )
+    // Each that is not understood is said, and its FIFO, which is then one that nobody knows, as is that of a run.json that names another.
+    const said = (what: RegExp) => driver.log.filter(({ msg }) => what.test(msg)).length
+    const setAside = said(/was set aside/)
+    expect(setAside).toBeGreaterThan(100)
+    expect(said(/a FIFO is there whose run is not known/)).toBeGreaterThanOrEqual(setAside)
+    expect(said(/the journal of a run holds is sent again/)).toBeGreaterThan(10)
+    expect(driver.log.filter(({ level }) => level > 50)).toEqual([])
+    for (const pipe of pipes) pipe.close()
+  }, 120_000)
+})
+
 describe('the driver starts', () => {
   it('where a file with a password is gone since, and says that Kafka is away; the first time it refuses to', async () => {
     using folder = temporaryFolder()
@@ -188,9 +268,7 @@ describe('the driver starts', () => {
       using disk = smallDisk(256)
       using elsewhere = temporaryFolder()
       const filler = join(disk.path, 'filler')
-      const fd = openSync(filler, 'w')
-      while (writes(fd, Buffer.alloc(PAGE)));
-      closeSync(fd)
+      fill(filler)
       await using driver = await DriverProcess.start(disk.path)
       const pipe = new Pipe(elsewhere.path, 'fifo')
       const request = JSON.parse(startRequest(pipe.file, { service: 'shop' }))
@@ -204,6 +282,73 @@ describe('the driver starts', () => {
       for (const each of [pipe, other]) each.close()
     },
   )
+
+  it.runIf(process.getuid?.() === 0)(
+    'on a disk that is full where a FIFO is there whose run is not known: it is read, and its run is one once there is room',
+    async () => {
+      using disk = smallDisk(256)
+      const pipe = new Pipe(disk.path, 'fifo')
+      const filler = join(disk.path, 'filler')
+      fill(filler)
+      const first = await DriverProcess.start(disk.path)
+      await pipe.feed(MUCH)
+      await until('that is said', () => first.log.some(({ msg }) => /takes nothing for a container/.test(msg)))
+      expect(readdirSync(runsFolder(disk.path))).toEqual([])
+      rmSync(filler)
+      await until('there is a run', () => readdirSync(runsFolder(disk.path)).length === 1, 10)
+      await pipe.feed(line('after'))
+      await until('it is journalled', () => journalled(disk.path).get('unknown')! >= line('after').length, 10)
+      await first.kill()
+      await using second = await DriverProcess.start(disk.path)
+      await pipe.feed(line('later'))
+      await until('it is journalled', () => journalled(disk.path).get('unknown')! >= 2 * line('after').length, 10)
+      expect(readdirSync(runsFolder(disk.path))).toHaveLength(1)
+      expect(second.log.filter(({ code }) => code === 'JOURNAL_FOREIGN')).toEqual([])
+      pipe.close()
+    },
+  )
+
+  it.runIf(process.getuid?.() === 0)(
+    'one run for a FIFO whose start is asked for again while it waits for room on the disk',
+    async () => {
+      using disk = smallDisk(256)
+      using elsewhere = temporaryFolder()
+      await using driver = await DriverProcess.start(disk.path)
+      const filler = join(disk.path, 'filler')
+      fill(filler)
+      const pipe = new Pipe(elsewhere.path, 'fifo')
+      const request = JSON.parse(startRequest(pipe.file, { service: 'shop' }))
+      const asked = [1, 2].map(() => driver.post('LogDriver.StartLogging', request))
+      setTimeout(() => rmSync(filler), 200)
+      expect(await Promise.all(asked)).toEqual(['', ''])
+      expect(readdirSync(runsFolder(disk.path))).toHaveLength(1)
+      await pipe.feed(line('after'))
+      await until('it is journalled', () => journalled(disk.path).get('shop') === line('after').length, 10)
+      pipe.close()
+    },
+  )
+
+  it('where there are more runs than it takes at once: each FIFO is read, and those that are over wait', async () => {
+    using folder = temporaryFolder()
+    const over = Array.from({ length: 4 }, (_, i) =>
+      createRun(folder.path, { ...description, file: join(folder.path, `gone-${i}`) }),
+    )
+    for (const { run } of over) writeFileSync(segmentPath(runFolder(folder.path, run), 0), line('over'))
+    const [known, unknown] = ['known', 'unknown'].map((name) => new Pipe(folder.path, name)) as [Pipe, Pipe]
+    createRun(folder.path, { ...description, file: known.file })
+    const rows: LogRow[] = []
+    const settings = readSettings(settingsSchema, { KAFKA_BROKERS: NO_KAFKA, METRICS_ADDR: 'off' }, [], 'now')
+    const log = pino({}, { write: (row: string) => void rows.push(JSON.parse(row)) })
+    const driver = new Driver({ journal: folder.path, host: 'h1', settings, log, slots: 3 })
+    try {
+      await driver.recover(holdFifos(folder.path))
+      for (const pipe of [known, unknown]) await pipe.feed(MUCH)
+      expect(rows.find(({ code }) => code === 'RUNS_EXHAUSTED')).toMatchObject({ runs: 3 })
+    } finally {
+      await driver.stop()
+    }
+    for (const pipe of [known, unknown]) pipe.close()
+  })
 
   it('where a FIFO is there that dockerd has just made: its StartLogging gives it its names', async () => {
     using folder = temporaryFolder()

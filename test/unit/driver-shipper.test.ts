@@ -1,4 +1,4 @@
-import { appendFileSync, existsSync, mkdirSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readdirSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { readCheckpoint, startOfRun } from '../../driver/checkpoint.ts'
 import { journalEnd, listSegments, runFolder, segmentPath, writeGap } from '../../driver/journal.ts'
@@ -93,6 +93,7 @@ function house(journal: string, options: Options = {}) {
   const removed: string[] = []
   const closes: number[] = []
   const losses: LostRange[] = []
+  const stumbles: { error: Error; gaveUp: boolean }[] = []
   let numbered = 0
   const others: RunRecord[] = []
   let kept: RunRecord | undefined
@@ -115,6 +116,7 @@ function house(journal: string, options: Options = {}) {
     written: () => slots.written(slot),
     skips,
     losses,
+    stumbles,
     numbered: () => numbered,
     removed,
     closes,
@@ -143,6 +145,7 @@ function house(journal: string, options: Options = {}) {
         topics: producer,
         linger: 1,
         syncInterval,
+        retryMs: 1,
         events: {
           done: () => done.resolve(),
           numbered: (lines) => {
@@ -150,6 +153,7 @@ function house(journal: string, options: Options = {}) {
           },
           acknowledged: () => {},
           diskRefused: (error) => expect.fail(error.message),
+          stumbled: (_run, error, gaveUp) => stumbles.push({ error, gaveUp }),
           removed: ({ run }) => removed.push(run),
           closeSegment: (of) => closes.push(of),
           skipped: (_run, { bytes }) => skips.push(bytes),
@@ -170,6 +174,9 @@ function house(journal: string, options: Options = {}) {
 
 /** Bytes of a run's journal. */
 const held = (folder: string) => listSegments(folder).reduce((sum, { length }) => sum + length, 0)
+
+/** What the chunks tell of lines that are lost. */
+const lostIn = (producer: FakeProducer) => producer.sent.flatMap(({ value }) => decodeChunk(value).lost)
 
 const texts = (producer: FakeProducer) =>
   producer.sent.flatMap(({ value }) => {
@@ -269,8 +276,17 @@ describe('shipping', () => {
     run.end()
     kafka.refuse(2)
     await run.ship(kafka, (done) => done)
-    expect(texts(kafka)).toEqual(['1 before', '2 after'])
+    const bytesEach = line('before').length
+    // As many as the bytes would hold of lines like those before them; of the tail it is one at least.
+    const [within, behind] = [Math.round(100 / bytesEach), 1]
+    expect(texts(kafka)).toEqual(['1 before', `${2 + within} after`])
     expect(run.skips.reduce((a, b) => a + b)).toBe(111)
+    expect(run.losses).toEqual([
+      { source: 0, from: 2, count: within, reason: 'damaged' },
+      { source: 0, from: 3 + within, count: behind, reason: 'damaged' },
+    ])
+    expect(lostIn(kafka)).toEqual(run.losses)
+    expect(decodeChunk(kafka.sent.at(-1)!.value).end).toEqual([2 + within + behind, 0])
   })
 
   it('a newline in a damaged journal does not make two lines of one', async () => {
@@ -294,7 +310,8 @@ describe('shipping', () => {
     writeFileSync(segmentPath(run.folder, bytes.length), '')
     run.end()
     await run.ship(kafka, (done) => done)
-    expect(texts(kafka)).toEqual(['1 kept', '2 kept'])
+    expect(texts(kafka)).toEqual(['1 kept', '3 kept'])
+    expect(lostIn(kafka)).toEqual([{ source: 0, from: 2, count: 1, reason: 'damaged' }])
   })
 
   it('a segment that can’t be read costs its lines alone, be it in the middle of frames, and other runs go on', async () => {
@@ -312,8 +329,65 @@ describe('shipping', () => {
     mkdirSync(segmentPath(run.folder, cuts[1]!))
     run.end()
     await run.ship(kafka, (done) => done.then(() => expect.poll(() => texts(kafka)).toContain('1 flows')))
-    expect(texts(kafka).toSorted()).toEqual(['1 flows', '1 one', '2 four'])
+    expect(texts(kafka).toSorted()).toEqual(['1 flows', '1 one', '4 four'])
     expect(run.skips.reduce((a, b) => a + b)).toBe(two.length + three.length)
+    expect(lostIn(kafka)).toEqual([{ source: 0, from: 2, count: 2, reason: 'damaged' }])
+    expect(run.stumbles.map(({ gaveUp }) => gaveUp)).toEqual([false, false, true])
+  })
+
+  it('what was given up of a segment stays given up for the next driver, though the disk gives it after all', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const [one, two, three] = [line('one'), line('two'), line('three')]
+    run.write(one)
+    run.write(two, one.length)
+    run.write(three, one.length + two.length)
+    const path = segmentPath(run.folder, one.length)
+    unlinkSync(path)
+    mkdirSync(path)
+    const away = new FakeProducer()
+    away.hold()
+    await run.ship(away, () => expect.poll(() => texts(away)).toContain('3 three'))
+    rmdirSync(path)
+    writeFileSync(path, two)
+    const back = new FakeProducer()
+    run.end()
+    await run.ship(back, (done) => done)
+    expect(texts(back)).toEqual(['1 one', '3 three'])
+    expect(decodeChunk(back.sent.at(-1)!.value).end).toEqual([3, 0])
+  })
+
+  it('a run that can’t be built keeps no other from going on, and comes to an end once it can', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    run.add({}, line('flows'))
+    const kafka = new FakeProducer()
+    run.write(line('one'))
+    run.end()
+    // An error that nobody foresaw, for as long as it lasts.
+    const { attrs } = run.record
+    Object.defineProperty(run.record, 'attrs', { get: () => expect.unreachable('a bug'), configurable: true })
+    await run.ship(kafka, async (done) => {
+      await expect.poll(() => texts(kafka)).toEqual(['1 flows'])
+      await expect.poll(() => run.stumbles.some(({ gaveUp }) => gaveUp)).toBe(true)
+      Object.defineProperty(run.record, 'attrs', { value: attrs })
+      await done
+    })
+    expect(texts(kafka)).toEqual(['1 flows'])
+    expect(lostIn(kafka)).toEqual([{ source: 0, from: 1, count: 1, reason: 'damaged' }])
+    expect(run.losses).toEqual(lostIn(kafka))
+  })
+
+  it('runs without a byte go while their topic is missing, and those with lines wait for it', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const printed = run.add({}, line('waits'))
+    const kafka = new FakeProducer()
+    kafka.missing.add('tallyman')
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(existsSync(run.folder)).toBe(false)
+    expect(existsSync(printed)).toBe(true)
   })
 
   it('shipped segments are removed while the run goes on', async () => {
