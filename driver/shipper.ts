@@ -197,7 +197,7 @@ export class Shipper {
       const sending = this.#send(ready)
       // It may be rejected, by a stop, before it is awaited below.
       sending.catch(() => {})
-      // By the next turn kafkajs has handed the batch to zstd's thread, and this one is free to build ahead.
+      // By the next turn it is compressed and on its way: the next one is built while Kafka has this one.
       await turn()
       const { lane, bytes } = this.#next()
       let ahead = lane && bytes >= WAITING_BYTES ? this.#build(lane) : undefined

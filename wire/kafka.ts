@@ -6,14 +6,7 @@
  * - kafkajs logs into ours. Its own errors are retries to us: only the caller knows whether a line was lost, so
  *   nothing of kafkajs is passed on above `warn`.
  */
-import {
-  constants,
-  createZstdCompress,
-  unzipSync,
-  type ZstdOptions,
-  zstdCompressSync,
-  zstdDecompressSync,
-} from 'node:zlib'
+import { constants, unzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import kafkajs, { type Kafka as KafkaClient, type KafkaConfig } from 'kafkajs'
 import type { Logger } from 'pino'
 import { clusterOf } from './cluster.ts'
@@ -39,27 +32,25 @@ const ZSTD_PARAMS = {
 
 /**
  * What zstd makes of so many bytes at most (ZSTD_compressBound, and one more so that the output is never full). Given that much at
- * once, and told how much comes, it works from where the bytes lie: else it copies them into a window of its own first, and each
- * piece of output is a turn through the thread pool.
+ * once, and told how much comes, it works from where the bytes lie: else it copies them into a window of its own first.
  */
 const compressedBound = (bytes: number): number => bytes + (bytes >> 8) + 65
 
 const inflatedPieceBytes = (compressed: number): number => Math.min(Math.max(16 * compressed, 16 * 1024), 1024 * 1024)
 
-/** Up to here compressing is done at once: some 30 µs, a third of what handing it to another thread takes. */
-const SMALL_BYTES = 32 * 1024
-
 /**
- * As zlib's own function does, which leaves the buffer that the output came in to the collector: with it, a full collection came
- * every few dozen sends, and took a tenth of the driver's time.
+ * In this thread: the work is the same in another one, and handing it over comes on top. The output's room is let go of at once: left
+ * to the collector it brought a full collection every few dozen sends, a tenth of the driver's time.
  */
-async function compress(buffer: Buffer, options: ZstdOptions): Promise<Buffer> {
-  const stream = createZstdCompress(options)
-  stream.end(buffer)
-  const pieces: Buffer<ArrayBuffer>[] = await stream.toArray()
-  const compressed = Buffer.concat(pieces)
-  // They are parts of one buffer, or of a few.
-  for (const { buffer } of pieces) if (!buffer.detached) buffer.transfer(0)
+function compressZstd(buffer: Buffer): Buffer {
+  const packed = zstdCompressSync(buffer, {
+    chunkSize: Math.max(1024, compressedBound(buffer.length)),
+    pledgedSrcSize: buffer.length,
+    params: ZSTD_PARAMS,
+  }) as Buffer<ArrayBuffer>
+  const compressed = Buffer.from(packed)
+  // A small one lies in Buffer's pool, with others.
+  if (packed.buffer.byteLength !== Buffer.poolSize) packed.buffer.transfer(0)
   return compressed
 }
 
@@ -87,14 +78,7 @@ function zstdContentBytes(frame: Buffer): number | undefined {
 const gzip = CompressionCodecs[CompressionTypes.GZIP]!()
 
 CompressionCodecs[CompressionTypes.ZSTD] = () => ({
-  compress: async ({ buffer }: { buffer: Buffer }) => {
-    const options = {
-      chunkSize: Math.max(1024, compressedBound(buffer.length)),
-      pledgedSrcSize: buffer.length,
-      params: ZSTD_PARAMS,
-    }
-    return buffer.length <= SMALL_BYTES ? zstdCompressSync(buffer, options) : compress(buffer, options)
-  },
+  compress: async ({ buffer }: { buffer: Buffer }) => compressZstd(buffer),
   decompress: async (buffer: Buffer) => inflateZstd(buffer),
   defer: (batch: CompressedBatch) => deferredRecords(batch, inflateZstd),
 })
