@@ -9,6 +9,9 @@ import { join } from 'node:path'
 import { pipeline } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createGunzip } from 'node:zlib'
+import { stream } from '../cli/api.ts'
+import type { TailEvent } from '../consumer/api-schema.ts'
+import { BATCHES } from '../consumer/event-decoder.ts'
 import { removeContainers } from '../test/support/engine.ts'
 import { type House, startHouse } from '../test/support/house.ts'
 import { dayFiles } from '../test/support/oracle.ts'
@@ -116,7 +119,9 @@ async function measureScenario(
     const folder = join(house.root, house.id, watched)
     await until('the first line is in its file', () => dayFiles(folder).length > 0)
     const arrivals = new Arrivals(dayFiles(folder)[0]!)
-    const reading = Array.from({ length: readers }, () => new Reader(house.consumer.url, watched, gone.signal))
+    const reading = Array.from({ length: readers }, (_, i) =>
+      (i === 0 ? decode : count)(house.consumer.url, watched, gone.signal),
+    )
     await sleep(SETTLE_MS)
     arrivals.reset()
     for (const reader of reading) reader.reset()
@@ -152,33 +157,55 @@ async function cpuPercent(house: House): Promise<number> {
 
 const linesWritten = (house: House): Promise<number> => figureOf(house.consumer, 'lines_written_total')
 
-/** Follows a module over HTTP as a client does, packed, and counts what it gets. Not by fetch: twenty of its streams cost more than what they carry. */
+/** What somebody has got who follows a module. */
 class Reader {
-  #events = 0
-  #missed = 0
+  lines = 0
+  missed = false
   #before = 0
 
-  constructor(url: string, module: string, signal: AbortSignal) {
-    const missed = Buffer.from('"type":"missed"')
-    const newline = Buffer.from('\n')
-    const options = { signal, headers: { 'accept-encoding': 'gzip' } }
-    get(`${url}/api/v1/tail?module=${module}`, options, (answer) => {
-      pipeline(answer, createGunzip({ chunkSize: 256 * 1024 }), () => {}).on('data', (piece: Buffer) => {
-        this.#events += occurrences(piece, newline)
-        this.#missed += occurrences(piece, missed)
-      })
-    }).on('error', () => {})
-  }
-
   reset(): void {
-    this.#before = this.#events
+    this.#before = this.lines
   }
 
   /** The part of so many lines that it got since `reset`; none where it was told that it missed some. */
   keptUp(lines: number): number {
-    return this.#missed > 0 ? 0 : (this.#events - this.#before) / lines
+    return this.missed ? 0 : (this.lines - this.#before) / lines
   }
 }
+
+type Follow = (url: string, module: string, signal: AbortSignal) => Reader
+
+/** Reads as `tallyman tail` does, by the same code. */
+const decode: Follow = (url, module, signal) => {
+  const reader = new Reader()
+  const read = async (): Promise<void> => {
+    const server = { name: 'the consumer', url: new URL(url) }
+    for await (const events of stream<TailEvent>(server, 'api/v1/tail', { query: { module }, signal })) {
+      for (const { type } of events) {
+        if (type === 'line') reader.lines++
+        reader.missed ||= type === 'missed'
+      }
+    }
+  }
+  read().catch(() => {})
+  return reader
+}
+
+/** Asks as `tallyman tail` does and unpacks what it is sent, but counts newlines: twenty that decode their lines would need a core. */
+const count: Follow = (url, module, signal) => {
+  const reader = new Reader()
+  const [newline, event, missed] = ['\n', '{"type":"', '{"type":"missed"'].map((text) => Buffer.from(text)) as Buffers
+  const options = { signal, headers: { accept: BATCHES, 'accept-encoding': 'gzip' } }
+  get(`${url}/api/v1/tail?module=${module}`, options, (answer) => {
+    pipeline(answer, createGunzip({ chunkSize: 256 * 1024 }), () => {}).on('data', (piece: Buffer) => {
+      reader.lines += occurrences(piece, newline) - occurrences(piece, event)
+      reader.missed ||= piece.includes(missed)
+    })
+  }).on('error', () => {})
+  return reader
+}
+
+type Buffers = [newline: Buffer, event: Buffer, missed: Buffer]
 
 function occurrences(bytes: Buffer, of: Buffer): number {
   let count = 0

@@ -190,6 +190,30 @@ export const tailEvent = z.discriminatedUnion('type', [
 ])
 export type TailEvent = z.infer<typeof tailEvent>
 
+/** Bytes of a file that have landed, in the `text` format: `time container line`, `container!` where it was printed to stderr. */
+export const stretchHead = z.object({
+  file: line.shape.file,
+  position: line.shape.position,
+  bytes: count.describe('So many follow, whole lines.'),
+  ...names.shape,
+  host: line.shape.host,
+  container: line.shape.container,
+})
+export type StretchHead = z.infer<typeof stretchHead>
+export const batchEvent = z
+  .object({
+    type: z.literal('batch'),
+    until: z
+      .string()
+      .optional()
+      .describe(
+        'All lines of up to this time are there, to be put in order by time, file and position; later ones wait for a later batch. Without it: all.',
+      ),
+    stretches: z.array(stretchHead).describe('Whose bytes follow, end to end, behind the newline of this event.'),
+  })
+  .describe('Lines of a tail whose client accepts `application/vnd.tallyman.batches`, as they stand in their files.')
+export type BatchEvent = z.infer<typeof batchEvent>
+
 /** `GET /api/v1/search`: history by a regular expression of ripgrep's (Rust's regex syntax), ended when the client leaves. */
 export const searchQuery = z.strictObject({
   ...selection.shape,

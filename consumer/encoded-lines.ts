@@ -7,16 +7,8 @@
  * - Nothing is encoded before somebody asks for it.
  */
 import { type EventFormat, encodeEvents } from './event-stream.ts'
-import { STAMP_BYTES } from './layout.ts'
-import {
-  eventAround,
-  lineEvent,
-  parseLines,
-  type StoredLine,
-  type Stretch,
-  stampTime,
-  textBegin,
-} from './stored-line.ts'
+import { eventAround, lineEvent, parseLines, type StoredLine, type Stretch, stampTime } from './stored-line.ts'
+import { isStderr, NEWLINE, STAMP_BYTES, textBegin } from './text-line.ts'
 
 type Encoded = {
   bytes: Buffer
@@ -24,8 +16,6 @@ type Encoded = {
   offsets: Uint32Array
 }
 
-const NEWLINE = 10
-const MARK = 33
 const QUOTE = 34
 const DIGIT_0 = 48
 const BACKSLASH = 92
@@ -120,7 +110,7 @@ function readPlain(stretch: Stretch, bytes: Buffer): Plain | undefined {
     if (Number.isNaN(time)) return undefined
     plain.times[i] = time
     plain.positions[i] = position + at
-    plain.stderr[i] = bytes[text - 2] === MARK ? 1 : 0
+    plain.stderr[i] = isStderr(bytes, text) ? 1 : 0
     plain.begin[i] = text
     plain.end[i] = end
     at = end + 1

@@ -1,5 +1,5 @@
 /**
- * An answer that is a stream of events: NDJSON, or server-sent events where the client asks for them.
+ * An answer that is a stream of events: NDJSON, or server-sent events or batches where the client asks for them.
  *
  * Invariants
  * - What is wrong with the question is answered with its status: the first events are waited for before anything is sent, for
@@ -11,43 +11,48 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
-import { GZIP_HEAD, gzipBlock, takesGzip } from './gzip.ts'
+import { BATCHES } from './event-decoder.ts'
+import { HEADS, type Packing, pack, packingOf } from './packing.ts'
 
-/** Events in JSON, in batches, or as they go over the wire already. */
+/** Events in JSON, several at a time, or as they go over the wire already. */
 export type Events = AsyncGenerator<readonly string[] | Buffer>
 
 export type EventFormat = 'ndjson' | 'sse'
 
 /** How events go over the wire. */
 export type Wire = {
-  format: EventFormat
-  /** As blocks of a gzip stream. */
-  gzip: boolean
+  /** `batches` is NDJSON in which lines may come as the bytes that stand in their file. */
+  format: EventFormat | 'batches'
+  packing: Packing | undefined
 }
 
-const TYPES = { ndjson: 'application/x-ndjson', sse: 'text/event-stream' } as const
+const TYPES = {
+  ndjson: 'application/x-ndjson; charset=utf-8',
+  sse: 'text/event-stream; charset=utf-8',
+  batches: BATCHES,
+} as const
 
 const HEARTBEAT_MS = 10_000
 
 const eventFormat = ({ headers }: FastifyRequest): EventFormat =>
-  headers.accept?.includes(TYPES.sse) ? 'sse' : 'ndjson'
+  headers.accept?.includes('text/event-stream') ? 'sse' : 'ndjson'
 
-/** As the client takes it. */
-export const wireOf = (request: FastifyRequest): Wire => ({
-  format: eventFormat(request),
-  gzip: takesGzip(request.headers['accept-encoding']),
+/** As the client takes it. @param batches whether there may be some */
+export const wireOf = (request: FastifyRequest, batches: boolean): Wire => ({
+  format: batches && request.headers.accept?.includes(BATCHES) ? 'batches' : eventFormat(request),
+  packing: packingOf(request.headers['accept-encoding']),
 })
 
 /** Events as they go over the wire. A cursor is the id of its server-sent event: a browser asks with it when it comes back. */
-export function encodeEvents(events: readonly string[], format: EventFormat): string {
-  if (format === 'ndjson') return events.map((event) => `${event}\n`).join('')
+export function encodeEvents(events: readonly string[], format: Wire['format']): string {
+  if (format !== 'sse') return events.map((event) => `${event}\n`).join('')
   return events.map((event) => `${idOf(event)}data: ${event}\n\n`).join('')
 }
 
 /** The same as bytes, packed where they are to be. */
-export function wireBytes(events: readonly string[], { format, gzip }: Wire): Buffer {
+export function wireBytes(events: readonly string[], { format, packing }: Wire): Buffer {
   const bytes = Buffer.from(encodeEvents(events, format))
-  return gzip && bytes.length > 0 ? gzipBlock(bytes) : bytes
+  return packing && bytes.length > 0 ? pack(bytes, packing) : bytes
 }
 
 const idOf = (event: string): string =>
@@ -55,11 +60,14 @@ const idOf = (event: string): string =>
 
 const isLine = (event: string): boolean => event.startsWith('{"type":"line"')
 
-/** A stream of events, as the OpenAPI document says it; what is sent is not held against it, event by event. */
-export const streamOf = (event: z.ZodType) => ({
+/**
+ * A stream of events, as the OpenAPI document says it; what is sent is not held against it, event by event.
+ * @param more other types that it may be of
+ */
+export const streamOf = (event: z.ZodType, more: Record<string, { schema: z.ZodType }> = {}) => ({
   200: {
     description: 'Events, one a line.',
-    content: { 'application/x-ndjson': { schema: event }, 'text/event-stream': { schema: event } },
+    content: { 'application/x-ndjson': { schema: event }, 'text/event-stream': { schema: event }, ...more },
   },
 })
 
@@ -80,7 +88,7 @@ export async function sendEvents(
   request: FastifyRequest,
   reply: FastifyReply,
   start: (signal: AbortSignal) => Events,
-  { wire = { format: eventFormat(request), gzip: false }, heartbeatMs = HEARTBEAT_MS }: SendOptions = {},
+  { wire = { format: eventFormat(request), packing: undefined }, heartbeatMs = HEARTBEAT_MS }: SendOptions = {},
 ): Promise<FastifyReply> {
   const gone = new AbortController()
   if (reply.raw.destroyed) gone.abort()
@@ -107,10 +115,10 @@ export function eventStream(
     first,
   }: { wire: Wire; heartbeatMs?: number; first?: Promise<IteratorResult<readonly string[] | Buffer>> },
 ): Readable {
-  reply.header('content-type', `${TYPES[wire.format]}; charset=utf-8`)
+  reply.header('content-type', TYPES[wire.format])
   // A proxy that gathers what it passes on would hold back a tail.
   reply.header('cache-control', 'no-store').header('x-accel-buffering', 'no')
-  if (wire.gzip) reply.header('content-encoding', 'gzip').header('vary', 'accept-encoding')
+  if (wire.packing) reply.header('content-encoding', wire.packing).header('vary', 'accept-encoding')
   let next = first
   let asked = false
   let quiet = true
@@ -152,6 +160,7 @@ export function eventStream(
     if (quiet && asked) stream.push(wireBytes([heartbeat()], wire))
     quiet = true
   }, heartbeatMs)
-  if (wire.gzip) stream.push(GZIP_HEAD)
+  const head = wire.packing && HEADS[wire.packing]
+  if (head) stream.push(head)
   return stream
 }

@@ -226,8 +226,8 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
       const forAll = begin(request, reply)
       if (!forAll) return
       await peers.introduced(request.access, forAll.gone.signal)
-      const { format, gzip } = wireOf(request)
-      forAll.wire = { format, gzip: gzip && isTail }
+      const { format, packing } = wireOf(request, false)
+      forAll.wire = { format, packing: isTail ? packing : undefined }
       // What the route says goes into ours.
       request.raw.headers.accept = 'application/x-ndjson'
       delete request.raw.headers['accept-encoding']

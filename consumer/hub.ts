@@ -1,32 +1,33 @@
 /**
  * The hub: what has just landed, on its way to those who follow it.
  *
- * The landing hands it each stretch of lines; once the writer has flushed, the hub parses and encodes them, once for all readers.
- * Readers who ask for the same share a channel. A channel holds lines for its window, puts them in the order of their times, packs
- * them where its readers take that, and gives the same bytes to all of them.
+ * The landing hands it each stretch of lines; once the writer has flushed, it is for the readers. Those who ask for the same share a
+ * channel. A channel holds what has landed for its window, encodes what leaves that, packs it where its readers take that, and gives
+ * the same bytes to all of them. Where they take batches, nothing is done for a line; where they do not, lines are parsed and encoded
+ * once for all channels, and each puts its own in the order of their times.
  *
  * Invariants
  * - The writer never waits for a reader: a reader has a queue of `readerBytes`, as they go over the wire, and of what does not fit it
  *   is told how many lines it missed.
  * - All of it is bounded by `memory`: half of it is for windows, half for queues and what leaves them, in equal shares. The more follow,
  *   the less each may be behind; from then on lines are sent before their time, or left out and told as missed.
- * - Nothing is parsed, copied or kept while nobody follows, nor of lines that nobody asks for.
+ * - Nothing is copied or kept while nobody follows, nor of lines that nobody asks for.
  * - A reader that joins sees each line once: it joins between two flushes, gets from the hub what landed after that moment, and
  *   reads what landed before it from the files, up to `lengths`.
  * - A cursor is sent only when all lines that it stands for were sent, or told as missed.
  */
-import TinyQueue from 'tinyqueue'
-import { EncodedLines } from './encoded-lines.ts'
 import { type Wire, wireBytes } from './event-stream.ts'
-import { gzipBlock } from './gzip.ts'
+import { HeldLines } from './held-lines.ts'
+import { HeldStretches } from './held-stretches.ts'
+import { pack } from './packing.ts'
 import type { Selector, TextFilter } from './selection.ts'
-import { lineEvent, type Stretch } from './stored-line.ts'
+import type { Stretch } from './stored-line.ts'
+import { Landed, type Leaving, type Window } from './window.ts'
 
 /** Lines in a channel's window take at most this much: what is over is sent before its time. */
 const HELD_BYTES = 16 * 1024 * 1024
-/** A stretch that is held takes up this many times its text, and this beside it. */
+/** Lines that are held take up this many times their text. */
 const HELD_TIMES = 4
-const STRETCH_BYTES = 1024
 /**
  * How often a channel sends at most, ms: the less often, the less a line costs, so those that hold their lines wait for as long again,
  * but for LONGEST_TICK_MS.
@@ -35,23 +36,6 @@ const SHORTEST_TICK_MS = 10
 const LONGEST_TICK_MS = 300
 /** Each second it says where it is. */
 const CURSOR_MS = 1_000
-
-/** Lines that wait in a channel's window, in the order of their times: `order` names them by their place among all of the stretch. */
-type Held = {
-  lines: EncodedLines
-  order: Uint32Array | undefined
-  /** The next one, and where they end. */
-  at: number
-  end: number
-  bytes: number
-  arrived: number
-  sequence: number
-}
-
-/** Consecutive lines of a stretch, on their way out. */
-type Piece = { lines: EncodedLines; from: number; to: number; sequence: number }
-
-type Landed = { stretch: Stretch; bytes: Buffer }
 
 /** Which lines are followed, and how they are told. */
 export type Follow = {
@@ -83,7 +67,7 @@ export class Hub {
   #channels = new Map<string, Channel>()
   /** Something was taken that is not flushed. */
   #dirty = false
-  #landed: Landed[] = []
+  #taken: { stretch: Stretch; bytes: Buffer }[] = []
   #sequence = 0
   #atFlush: (() => void)[] = []
   #readers = 0
@@ -114,7 +98,7 @@ export class Hub {
   take(stretch: Stretch, bytes: Uint8Array): void {
     this.#dirty = true
     if (this.#channels.values().some((channel) => channel.wants(stretch)))
-      this.#landed.push({ stretch, bytes: Buffer.from(bytes) })
+      this.#taken.push({ stretch, bytes: Buffer.from(bytes) })
   }
 
   /** All that was taken stands in the files. */
@@ -123,11 +107,9 @@ export class Hub {
     this.#dirty = false
     this.#sequence++
     const now = performance.now()
-    for (const { stretch, bytes } of this.#landed.splice(0)) {
-      const lines = EncodedLines.of(stretch, bytes)
-      for (const channel of this.#channels.values()) {
-        if (channel.wants(stretch)) channel.add(lines, bytes.length, now, this.#sequence)
-      }
+    for (const { stretch, bytes } of this.#taken.splice(0)) {
+      const landed = new Landed(stretch, bytes, now, this.#sequence)
+      for (const channel of this.#channels.values()) if (channel.wants(stretch)) channel.add(landed)
     }
     for (const act of this.#atFlush.splice(0)) act()
   }
@@ -177,8 +159,7 @@ class Channel {
   readonly readers = new Set<Reader>()
   #follow: Follow
   #most: () => number
-  #held: Held[] = []
-  #heldBytes = 0
+  #window: Window
   #timer: NodeJS.Timeout | undefined
   #tickedAt = Number.NEGATIVE_INFINITY
   /** Cursors that are not reached yet: lines that came before them are still held. */
@@ -190,8 +171,10 @@ class Channel {
 
   /** @param most bytes of text that may be held */
   constructor(follow: Follow, most: () => number) {
+    const { selector, filter, wire } = follow
     this.#follow = follow
     this.#most = most
+    this.#window = wire.format === 'batches' ? new HeldStretches() : new HeldLines(selector, filter, wire.format)
   }
 
   wants({ names, stderr, lines }: Stretch): boolean {
@@ -199,31 +182,10 @@ class Channel {
     return (stderr === 0 ? selector.stdout : stderr < lines || selector.stderr) && selector.names(names)
   }
 
-  /** @param bytes of the stretch */
-  add(all: EncodedLines, bytes: number, arrived: number, sequence: number): void {
-    const { filter } = this.#follow
-    const lines = filter ? filtered(all, filter) : all
-    const order = this.#order(lines)
-    const end = order ? order.length : lines.count
-    if (end === 0) return
-    const held: Held = { lines, order, at: 0, end, bytes: bytes + STRETCH_BYTES, arrived, sequence }
-    this.#held.push(held)
-    this.#heldBytes += held.bytes
-    if (this.#heldBytes > this.#most()) this.#send(Number.POSITIVE_INFINITY, arrived)
-    this.#schedule(arrived)
-  }
-
-  /** Which lines of a stretch are sent, by time. @returns undefined where all are, as they stand */
-  #order({ count, times, stderr, positions }: EncodedLines): Uint32Array | undefined {
-    const { selector } = this.#follow
-    const both = selector.stdout && selector.stderr
-    let sorted = true
-    for (let i = 1; sorted && i < count; i++) sorted = times[i - 1]! <= times[i]!
-    if (both && sorted) return undefined
-    const order = Uint32Array.from({ length: count }, (_, i) => i).filter((i) =>
-      stderr[i] ? selector.stderr : selector.stdout,
-    )
-    return sorted ? order : order.sort((a, b) => times[a]! - times[b]! || positions[a]! - positions[b]!)
+  add(landed: Landed): void {
+    this.#window.add(landed)
+    if (this.#window.bytes > this.#most()) this.#send(Number.POSITIVE_INFINITY, landed.arrived)
+    this.#schedule(landed.arrived)
   }
 
   mark(cursor: string, now: number): void {
@@ -238,13 +200,12 @@ class Channel {
 
   #schedule(now: number): void {
     if (this.#timer) return
+    const { window } = this.#follow
     const due = Math.min(
-      this.#held.length > 0
-        ? Math.max(
-            this.#held.reduce((least, { arrived }) => Math.min(least, arrived), now) + this.#follow.window,
-            this.#tickedAt + Math.min(Math.max(this.#follow.window, SHORTEST_TICK_MS), LONGEST_TICK_MS),
-          )
-        : Number.POSITIVE_INFINITY,
+      Math.max(
+        this.#window.oldest + window,
+        this.#tickedAt + Math.min(Math.max(window, SHORTEST_TICK_MS), LONGEST_TICK_MS),
+      ),
       this.#reached === undefined ? Number.POSITIVE_INFINITY : this.#saidAt + CURSOR_MS,
     )
     if (due === Number.POSITIVE_INFINITY) return
@@ -255,69 +216,44 @@ class Channel {
     this.#timer = undefined
     const now = performance.now()
     this.#tickedAt = now
-    let until = Number.NEGATIVE_INFINITY
     // A timer may fire a little early.
-    for (const held of this.#held)
-      if (held.arrived + this.#follow.window <= now + 1) until = Math.max(until, timeOf(held, held.end - 1))
-    this.#send(until, now)
+    this.#send(this.#window.latest(now + 1 - this.#follow.window), now)
     this.#schedule(now)
   }
 
-  /** Sends what is held up to a time, merged. */
+  /** Sends what is held up to a time. */
   #send(until: number, now: number): void {
-    const pieces: Piece[] = []
-    const heads = new TinyQueue([...this.#held], byHead)
-    for (let head = heads.pop(); head && timeOf(head, head.at) <= until; head = heads.pop()) {
-      const next = heads.peek()
-      const { lines, sequence } = head
-      // As far as no other stretch has a line that comes first: nearly always all of them.
-      do {
-        const i = placeOf(head, head.at++)
-        const last = pieces.at(-1)
-        if (last?.lines === lines && last.to === i) last.to++
-        else pieces.push({ lines, from: i, to: i + 1, sequence })
-      } while (head.at < head.end && timeOf(head, head.at) <= until && !(next && byHead(next, head) < 0))
-      if (head.at < head.end) heads.push(head)
-      else this.#heldBytes -= head.bytes
-    }
-    this.#held = this.#held.filter(({ at, end }) => at < end)
-    if (pieces.length > 0) {
-      this.#give(pieces)
+    const leaving = this.#window.take(until)
+    if (leaving) {
+      this.#give(leaving)
       this.#unsaid = true
     }
     this.#reach(now)
   }
 
-  #give(pieces: readonly Piece[]): void {
-    const oldest = pieces.reduce((least, { sequence }) => Math.min(least, sequence), Number.POSITIVE_INFINITY)
+  #give(leaving: Leaving): void {
     let shared: Buffer | undefined
-    const count = linesOf(pieces)
     for (const reader of this.readers) {
-      if (reader.joined < oldest) {
-        shared ??= this.#encode(pieces)
-        reader.offer(shared, count)
+      if (reader.joined < leaving.sequence) {
+        shared ??= this.#packed(leaving)
+        reader.offer(shared, leaving.lines)
         continue
       }
       // What landed before it joined it has from the files.
-      const own = pieces.filter(({ sequence }) => sequence > reader.joined)
-      if (own.length > 0) reader.offer(this.#encode(own), linesOf(own))
+      const own = leaving.behind(reader.joined)
+      if (own) reader.offer(this.#packed(own), own.lines)
     }
   }
 
-  #encode(pieces: readonly Piece[]): Buffer {
-    const { format, gzip } = this.#follow.wire
-    const parts = pieces.map(({ lines, from, to }) => {
-      const { bytes, offsets } = lines.encoded(format)
-      return bytes.subarray(offsets[from], offsets[to])
-    })
-    const bytes = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
-    return gzip ? gzipBlock(bytes) : bytes
+  #packed(leaving: Leaving): Buffer {
+    const { packing } = this.#follow.wire
+    const bytes = leaving.encode()
+    return packing ? pack(bytes, packing) : bytes
   }
 
   /** Says the last cursor in front of which nothing is held any more. */
   #reach(now: number): void {
-    const least = this.#held.reduce((least, { arrived }) => Math.min(least, arrived), Number.POSITIVE_INFINITY)
-    while (this.#marks.length > 0 && this.#marks[0]!.arrived < least) {
+    while (this.#marks.length > 0 && this.#marks[0]!.arrived < this.#window.oldest) {
       const { cursor } = this.#marks.shift()!
       if (this.#unsaid) this.#reached = cursor
     }
@@ -332,32 +268,6 @@ class Channel {
     const bytes = wireBytes(events, this.#follow.wire)
     for (const reader of this.readers) reader.offer(bytes, 0)
   }
-}
-
-const linesOf = (pieces: readonly Piece[]): number => pieces.reduce((sum, { from, to }) => sum + to - from, 0)
-
-const placeOf = ({ order }: Held, at: number): number => (order ? order[at]! : at)
-
-const timeOf = (held: Held, at: number): number => held.lines.times[placeOf(held, at)]!
-
-/** As `byTime`, of the next lines. */
-function byHead(a: Held, b: Held): number {
-  const [i, j] = [placeOf(a, a.at), placeOf(b, b.at)]
-  const [file, other] = [a.lines.stretch.file, b.lines.stretch.file]
-  return (
-    a.lines.times[i]! - b.lines.times[j]! ||
-    (file < other ? -1 : file > other ? 1 : a.lines.positions[i]! - b.lines.positions[j]!)
-  )
-}
-
-/** The lines that pass, with the places that matched. */
-function filtered(all: EncodedLines, filter: TextFilter): EncodedLines {
-  const lines = all.lines.filter(({ text }) => filter.passes(text))
-  return EncodedLines.ofLines(
-    all.stretch,
-    lines,
-    lines.map((line) => lineEvent(line, filter.spans(line.text))),
-  )
 }
 
 /** One who follows: a queue that the hub fills and the reader's connection empties. */

@@ -20,6 +20,7 @@ import { type Chunk, type SourcePair, STDERR } from '../wire/chunk.ts'
 import type { Day, Days } from './days.ts'
 import type { Row } from './index-log.ts'
 import { sourceOf } from './ledger.ts'
+import { STAMP_BYTES } from './text-line.ts'
 
 export type LineFormat = 'text' | 'raw' | 'jsonl'
 
@@ -58,8 +59,6 @@ type Pass = {
   numbers: SourcePair
 }
 
-/** Of `2026-11-23T08:24:41.123Z `. */
-export const STAMP_BYTES = 25
 const SECOND_BYTES = 20
 const MINUTE_BYTES = 17
 const MINUTE_MS = 60_000

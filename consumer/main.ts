@@ -240,7 +240,7 @@ try {
       readingRoutes({
         ...{ history: { rows, text }, overview: { rows, manifests, ledger: ledger.state }, hub },
         ...{ root: realpathSync(root.path), files: checkpoint.state.files },
-        ...{ searches: new Slots(settings.SEARCHES_MAX), status },
+        ...{ format: settings.LINE_FORMAT, searches: new Slots(settings.SEARCHES_MAX), status },
       }),
       reindexRoutes({ reindex, peers }),
       deadLetterRoutes({

@@ -4,6 +4,7 @@ import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { ANYBODY } from './access.ts'
 import {
+  batchEvent,
   type ConsumerStatus,
   contextAnswer,
   contextQuery,
@@ -24,13 +25,15 @@ import {
 import type { FileState } from './checkpoint.ts'
 import { readContext } from './context.ts'
 import { download } from './download.ts'
+import { BATCHES } from './event-decoder.ts'
 import { sendEvents, streamOf, wireOf } from './event-stream.ts'
 import type { Hub } from './hub.ts'
+import type { LineFormat } from './layout.ts'
 import { type History, readLines } from './lines.ts'
 import { days, histogram, type OverviewSources, services } from './overview.ts'
 import { search } from './search.ts'
 import type { Slots } from './slots.ts'
-import { readTail } from './tail.ts'
+import { asksForAll, readTail } from './tail.ts'
 
 export type ReadingSources = {
   history: History
@@ -38,6 +41,8 @@ export type ReadingSources = {
   hub: Hub
   /** The folder of the files, with no link in its path. */
   root: string
+  /** How lines that land look in their files. */
+  format: LineFormat
   /** Files as the checkpoint says. */
   files: ReadonlyMap<string, FileState>
   searches: Slots
@@ -48,7 +53,7 @@ export type ReadingSources = {
 const NO_HEAD = { exposeHeadRoute: false }
 
 export const readingRoutes =
-  ({ history, overview, hub, root, files, searches, status }: ReadingSources): FastifyPluginAsyncZod =>
+  ({ history, overview, hub, root, format, files, searches, status }: ReadingSources): FastifyPluginAsyncZod =>
   async (api) => {
     api.get(
       '/services',
@@ -119,7 +124,7 @@ export const readingRoutes =
         schema: {
           summary: 'What lands from now on, or from a cursor on.',
           querystring: tailQuery,
-          response: streamOf(tailEvent),
+          response: streamOf(tailEvent, { [BATCHES]: { schema: batchEvent } }),
         },
       },
       async (request, reply): Promise<FastifyReply> => {
@@ -127,7 +132,7 @@ export const readingRoutes =
         // A browser that comes back asks as it did at first.
         const came = headers['last-event-id']
         const asked = typeof came === 'string' ? { ...query, cursor: came } : query
-        const wire = wireOf(request)
+        const wire = wireOf(request, format === 'text' && asksForAll(query))
         return sendEvents(request, reply, (signal) => readTail(history, hub, asked, { access, wire, signal }), { wire })
       },
     )

@@ -15,16 +15,16 @@ import type { Around, Blank } from './blanks.ts'
 import type { FileState } from './checkpoint.ts'
 import type { FileReader } from './file-reader.ts'
 import { extend, type Names, type Row } from './index-log.ts'
-import { type LineFormat, STAMP_BYTES, stampName } from './layout.ts'
+import { type LineFormat, stampName } from './layout.ts'
 import type { RunState } from './ledger.ts'
 import { nameOf, pathComponent, readFileName } from './names.ts'
-import { stampTime, textBegin } from './stored-line.ts'
+import { stampTime } from './stored-line.ts'
+import { isStderr, STAMP_BYTES, textBegin } from './text-line.ts'
 
 /** Whoever else wants to has a turn after so much. */
 const READ_BYTES = 256 * 1024
 const BATCH_ROWS = 1000
 const NEWLINE = 10
-const MARK = 33
 
 export type RebuildSources = {
   text: Pick<FileReader, 'readRange'>
@@ -215,7 +215,7 @@ function readText(bytes: Buffer): { ms: number; container: string; stderr: boole
   const begin = textBegin(bytes, 0, bytes.length)
   const ms = begin === -1 ? Number.NaN : stampTime(bytes, 0)
   if (Number.isNaN(ms)) return undefined
-  const stderr = bytes[begin - 2] === MARK
+  const stderr = isStderr(bytes, begin)
   return { ms, container: bytes.toString('latin1', STAMP_BYTES, begin - (stderr ? 2 : 1)), stderr }
 }
 

@@ -20,7 +20,8 @@ import { anchorOf, printedArguments, stampedArguments } from './pattern.ts'
 import { ripgrep } from './ripgrep.ts'
 import type { Wanted } from './row-cache.ts'
 import { batchesOf, formatOf, Places, stretchesOf, type Target } from './search-targets.ts'
-import { parseLines, type StoredLine, type Stretch, textBegin } from './stored-line.ts'
+import { parseLines, type StoredLine, type Stretch } from './stored-line.ts'
+import { textBegin } from './text-line.ts'
 
 /** As many ripgreps work at a time for one search; as many batches beyond that may have found something that is not told yet. */
 const PARALLEL = 2

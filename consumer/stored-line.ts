@@ -8,8 +8,8 @@
  * - Whatever stands in a file is a line: one that somebody has tampered with is shown as it is, with the row's time.
  */
 import type { Names, Row } from './index-log.ts'
-import { STAMP_BYTES } from './layout.ts'
 import type { Spans } from './selection.ts'
+import { isStderr, NEWLINE, textBegin } from './text-line.ts'
 
 /** Bytes of a file that are of one run: a row of the index, as far as reading needs it. */
 export type Stretch = {
@@ -48,10 +48,6 @@ export type StoredLine = {
   text: string
 }
 
-const NEWLINE = 10
-const BLANK = 32
-const MARK = 33
-
 /**
  * The lines of a stretch.
  * @param bytes the stretch's, or the first of them; what does not end in a newline is not there yet
@@ -84,7 +80,7 @@ const PARSERS: Record<Names['format'], Parse> = {
     if (Number.isNaN(time)) return unparsed(stretch, bytes, at, end)
     return {
       ...{ file: stretch.file, position: stretch.position + at, bytes: end - at, names: stretch.names },
-      ...{ time, stamp: undefined, stderr: bytes[name - 2] === MARK, text: bytes.toString('utf8', name, end) },
+      ...{ time, stamp: undefined, stderr: isStderr(bytes, name), text: bytes.toString('utf8', name, end) },
     }
   },
 
@@ -146,17 +142,7 @@ function digits(bytes: Buffer, at: number, count: number): number {
   return value
 }
 
-/** Where what was printed begins in a line of the `text` format: behind the stamp and the name. @returns -1 for another line */
-export function textBegin(bytes: Buffer, at: number, end: number): number {
-  if (bytes[at + STAMP_BYTES - 1] !== BLANK) return -1
-  const blank = bytes.indexOf(BLANK, at + STAMP_BYTES)
-  return blank === -1 || blank >= end ? -1 : blank + 1
-}
-
-/** The name that a line has for ever. */
-export const cursorOf = ({ file, position }: { file: string; position: number }): string => `${file}:${position}`
-
-/** @returns undefined for what is no cursor */
+/** The name that a line has for ever, read. @returns undefined for what is none */
 export function readCursor(cursor: string): { file: string; position: number } | undefined {
   const [, file, position] = /^(.+):(\d{1,15})$/s.exec(cursor) ?? []
   return file === undefined ? undefined : { file, position: Number(position) }

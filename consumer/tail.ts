@@ -26,6 +26,10 @@ export type TailContext = {
   signal: AbortSignal
 }
 
+/** Whether a question is for all lines of what it selects: then they can be told in batches, as they stand in their files. */
+export const asksForAll = ({ include, exclude, source }: Pick<TailQuery, 'include' | 'exclude' | 'source'>): boolean =>
+  include.length === 0 && exclude.length === 0 && new Set(source).size !== 1
+
 /** @throws ConsumerError before the first event, for a question that is not understood */
 export async function* readTail(
   history: History,

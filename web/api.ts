@@ -6,7 +6,8 @@
  * - A refusal is an ApiFailure with the server's own words. One for want of a token also tells the session, which shows the login.
  */
 import type { ApiError, SessionAnswer } from '../consumer/api-schema.ts'
-import { readEvents } from './ndjson.ts'
+import { BATCHES } from '../consumer/event-decoder.ts'
+import { readEvents } from './events.ts'
 
 export class ApiFailure extends Error {
   /** HTTP status; 0: nobody answered. */
@@ -65,7 +66,7 @@ export function apiAt(base: string, refused: () => void, ask: typeof fetch = (..
       const { body } = await request(where(path, query), {
         signal,
         cache: 'no-store',
-        headers: { accept: 'application/x-ndjson' },
+        headers: { accept: `${BATCHES}, application/x-ndjson` },
       })
       if (body) await readEvents<Event>(body, take)
     },

@@ -3,6 +3,7 @@ import { realpathSync } from 'node:fs'
 import { join } from 'node:path'
 import type { z } from 'zod'
 import type { line } from '../../consumer/api-schema.ts'
+import { BATCHES, EventDecoder } from '../../consumer/event-decoder.ts'
 import { FileReader } from '../../consumer/file-reader.ts'
 import { Hub } from '../../consumer/hub.ts'
 import type { LineFormat } from '../../consumer/layout.ts'
@@ -78,7 +79,7 @@ export class Reading implements AsyncDisposable {
     const history = { rows, text }
     const routes = readingRoutes({
       ...{ history, overview: { rows, manifests, ledger: ledger.state }, hub },
-      ...{ root: realpathSync(root), files, searches: new Slots(searches), status },
+      ...{ root: realpathSync(root), format, files, searches: new Slots(searches), status },
     })
     const api = stack.use(await Api.create(tokens, { routes: [routes], idleMs }))
     return new Reading(root, life, history, hub, api, stack.move())
@@ -130,6 +131,8 @@ const RAW_PIECES = 100
 /** A stream of events that goes on, as a client reads it; read from the moment it is made. */
 export class Following implements AsyncDisposable {
   readonly events: Event[] = []
+  /** It is sent batches, of which `events` has the lines. */
+  inBatches = false
   #raw: string[] = []
   #gone = new AbortController()
   #reading: Promise<void>
@@ -156,7 +159,12 @@ export class Following implements AsyncDisposable {
   }
 
   async #read(url: string, headers: Record<string, string>): Promise<void> {
-    const { status, body } = await fetch(url, { headers, signal: this.#gone.signal })
+    const { status, body, headers: said } = await fetch(url, { headers, signal: this.#gone.signal })
+    if (said.get('content-type') === BATCHES) {
+      this.inBatches = true
+      const decoder = new EventDecoder<Event>()
+      for await (const piece of body!) for (const events of decoder.decode(piece)) this.events.push(...events)
+    }
     let rest = ''
     for await (const piece of body!.pipeThrough(new TextDecoderStream())) {
       this.#raw.push(piece)

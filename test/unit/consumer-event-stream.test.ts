@@ -1,9 +1,10 @@
+import { execFileSync } from 'node:child_process'
 import { setImmediate as turn } from 'node:timers/promises'
 import { gunzipSync, constants as zlib } from 'node:zlib'
 import type { FastifyPluginAsyncZod } from 'fastify-type-provider-zod'
 import { describe, expect, it } from 'vitest'
 import { type Events, sendEvents } from '../../consumer/event-stream.ts'
-import { GZIP_HEAD, gzipBlock, takesGzip } from '../../consumer/gzip.ts'
+import { HEADS, pack, packingOf } from '../../consumer/packing.ts'
 import { Api } from '../support/http-api.ts'
 import { Following } from '../support/reading.ts'
 import { until } from '../support/until.ts'
@@ -64,21 +65,38 @@ describe('a stream of events', () => {
   })
 })
 
-describe('gzip that readers share', () => {
-  it('is whole for a reader that begins with any block', () => {
+describe('a packed stream that readers share', () => {
+  /** What a client makes of it as it comes. */
+  const plainOf = {
+    gzip: (sent: Buffer) => gunzipSync(sent, { finishFlush: zlib.Z_SYNC_FLUSH }).toString(),
+    zstd: (sent: Buffer) => execFileSync('zstd', ['-dcq'], { input: sent, encoding: 'utf8' }),
+  }
+
+  it.each(['gzip', 'zstd'] as const)('is whole for a reader that begins with any block of %s', (packing) => {
     const texts = ['one, one, one\n', 'one, two\n', 'two, one, one\n']
-    const blocks = texts.map((text) => gzipBlock(Buffer.from(text)))
+    const blocks = texts.map((text) => pack(Buffer.from(text), packing))
     for (let from = 0; from < texts.length; from++) {
-      const sent = Buffer.concat([GZIP_HEAD, ...blocks.slice(from), ...blocks.slice(0, from)])
-      const plain = gunzipSync(sent, { finishFlush: zlib.Z_SYNC_FLUSH }).toString()
-      expect(plain).toBe([...texts.slice(from), ...texts.slice(0, from)].join(''))
+      const sent = Buffer.concat([HEADS[packing] ?? Buffer.of(), ...blocks.slice(from), ...blocks.slice(0, from)])
+      expect(plainOf[packing](sent)).toBe([...texts.slice(from), ...texts.slice(0, from)].join(''))
     }
   })
 
   it('goes to who takes it', () => {
-    const taken = ['gzip', 'deflate, GZIP;q=0.5', 'br, gzip ; q=1', '*', 'identity;q=0, *;q=0.1']
-    const refused = [undefined, '', 'identity', 'br', 'gzip;q=0', 'gzip;q=0, *', 'x-gzipped', 'gzip;q=nonsense']
-    expect(taken.filter((accepted) => !takesGzip(accepted))).toEqual([])
-    expect(refused.filter(takesGzip)).toEqual([])
+    const gzip = ['gzip', 'deflate, GZIP;q=0.5', 'br, gzip ; q=1', '*', 'identity;q=0, *;q=0.1', 'zstd;q=0.1, gzip']
+    const zstd = ['zstd', 'gzip, zstd', 'gzip;q=0, zstd;q=0.5', 'gzip, deflate, br, zstd']
+    const plain = [
+      undefined,
+      '',
+      'identity',
+      'br',
+      'gzip;q=0',
+      'gzip;q=0, *',
+      'x-gzipped',
+      'gzip;q=nonsense',
+      'zstd;q=0',
+    ]
+    expect(gzip.filter((accepted) => packingOf(accepted) !== 'gzip')).toEqual([])
+    expect(zstd.filter((accepted) => packingOf(accepted) !== 'zstd')).toEqual([])
+    expect(plain.filter((accepted) => packingOf(accepted) !== undefined)).toEqual([])
   })
 })

@@ -250,13 +250,13 @@ describe('once the client has left', () => {
     'a tail with history': ({ history, hub }, signal) =>
       readTail(history, hub, tailQuery.parse({ ...nowhere, last: 10 }), {
         access,
-        wire: { format: 'ndjson', gzip: false },
+        wire: { format: 'ndjson', packing: undefined },
         signal,
       }),
     'a tail from a cursor on': ({ history, hub }, signal) =>
       readTail(history, hub, tailQuery.parse({ ...nowhere, cursor: '' }), {
         access,
-        wire: { format: 'ndjson', gzip: false },
+        wire: { format: 'ndjson', packing: undefined },
         signal,
       }),
   }

@@ -3,6 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { emptyState } from '../../consumer/checkpoint.ts'
+import { BATCHES } from '../../consumer/event-decoder.ts'
 import { tailCursor } from '../../consumer/tail.ts'
 import { NOON, type Said, topicOf } from '../support/landing.ts'
 import { type Following, Reading } from '../support/reading.ts'
@@ -12,6 +13,7 @@ const say = (run: number, first: number, count: number, more: Partial<Said> = {}
   ...{ partition: 0, module: `m${run}`, run, first, count, ms: NOON + first },
   ...more,
 })
+const inBatches = { accept: `${BATCHES}, application/x-ndjson` }
 const numbers = (lines: readonly { line: string }[]) => lines.map(({ line }) => Number.parseInt(line, 10))
 const upTo = (count: number, from = 1) => Array.from({ length: count }, (_, i) => from + i)
 
@@ -38,7 +40,8 @@ describe('tail', () => {
     for (let i = 0; i < 5; i++) await land()
     const tails = []
     for (let i = 0; i < 10; i++) {
-      const tail = await reading.follow('tail', { last: 1000, window: 20, ...(i % 2 && { include: '.' }) })
+      const query = { last: 1000, window: 20, ...(i % 2 && { include: '.' }) }
+      const tail = await reading.follow('tail', query, i % 3 ? inBatches : {})
       tails.push(tail)
       await land()
     }
@@ -97,11 +100,14 @@ describe('tail', () => {
             reading.life.save()
             cursors = [...cursors, { cursor: tailCursor(reading.life.checkpoint.state), from: topic.length }]
           } else if (what === 'turn') await turn()
-          else if (what === 'join')
-            joined.push(stack.use(await reading.follow('tail', { last: 10_000, window: i % 40 })))
           else {
-            const { cursor, from } = cursors[i % cursors.length]!
-            back.push({ tail: stack.use(await reading.follow('tail', { cursor, window: i % 40 })), from })
+            const follow = async (query: object) =>
+              stack.use(await reading.follow('tail', { ...query, window: i % 40 }, i % 2 ? inBatches : {}))
+            if (what === 'join') joined.push(await follow({ last: 10_000 }))
+            else {
+              const { cursor, from } = cursors[i % cursors.length]!
+              back.push({ tail: await follow({ cursor }), from })
+            }
           }
         }
         reading.life.save()
@@ -154,6 +160,65 @@ describe('tail', () => {
     for (const tail of [all, stderr, other]) await tail[Symbol.asyncDispose]()
   })
 
+  it.each(['gzip', 'identity'])('in batches, packed as %s: has every line, in the order of time', async (packing) => {
+    await using reading = await Reading.create()
+    await reading.land([say(1, 1, 2)])
+    const headers = { ...inBatches, 'accept-encoding': packing }
+    await using tail = await reading.follow('tail', { window: 100, last: 10 }, headers)
+    await using single = await reading.follow('tail', { window: 100, last: 10 })
+    await until('both follow', () => tail.cursor !== undefined && single.cursor !== undefined)
+    for (let i = 0; i < 5; i++) {
+      const texts = ['ends in CR\r', '', 'ä € 😀', 'x'.repeat(300_000), Buffer.from('no UTF-8 \xff', 'latin1')]
+      const printed = texts.map((text, j) => {
+        return { source: j % 2 ? ('stderr' as const) : ('stdout' as const), ms: NOON + 10 * i + j, text }
+      })
+      await reading.land([say(2, 1 + 5 * i, 0, { printed }), say(3, 1 + 3 * i, 3, { ms: NOON + 10 * i })])
+    }
+    await until('the lines are there', () => tail.lines.length === 42 && single.lines.length === 42)
+    expect([tail.inBatches, single.inBatches]).toEqual([true, false])
+    const byPlace = (of: Following) => of.lines.toSorted((a, b) => (a.at < b.at ? -1 : 1))
+    expect(byPlace(tail)).toEqual(byPlace(single))
+    expect(tail.events.map(({ type }) => type).filter((type) => type !== 'line')).toEqual(
+      expect.arrayContaining(['window', 'cursor']),
+    )
+  })
+
+  it('in batches: a reader that comes back with a cursor gets what landed behind it', async () => {
+    await using reading = await Reading.create()
+    let cursor: string | undefined
+    {
+      await using tail = await reading.follow('tail', { window: 30 }, inBatches)
+      await until('it follows', () => tail.cursor !== undefined)
+      await reading.land([say(1, 1, 5), say(2, 1, 5)])
+      await until('a cursor behind the lines', () => tail.lines.length === 10 && tail.events.at(-1)!.type === 'cursor')
+      cursor = tail.cursor!
+    }
+    await reading.land([say(1, 6, 5)])
+    await using again = await reading.follow('tail', { cursor, window: 0 }, inBatches)
+    await reading.land([say(1, 11, 5)])
+    await until('the last line is there', () => numbers(again.lines).includes(15))
+    expect(numbers(again.lines)).toEqual(upTo(10, 6))
+  })
+
+  it('comes line by line where not all lines are asked for, or the files say less of a line', async () => {
+    await using text = await Reading.create()
+    await using raw = await Reading.create({ format: 'raw' })
+    const asked = [
+      { reading: text, query: { include: 'a' } },
+      { reading: text, query: { exclude: 'a' } },
+      { reading: text, query: { source: 'stderr' } },
+      { reading: raw, query: {} },
+    ]
+    for (const [run, { reading, query }] of asked.entries()) {
+      await using tail = await reading.follow('tail', { ...query, window: 0 }, inBatches)
+      await until('it follows', () => tail.cursor !== undefined)
+      const printed = [{ source: 'stderr' as const, ms: NOON, text: query.exclude ? 'b' : 'a' }]
+      await reading.land([say(run, 1, 0, { printed })])
+      await until('the line is there', () => tail.lines.length === 1)
+      expect(tail.inBatches).toBe(false)
+    }
+  })
+
   it('as server-sent events: a browser that comes back says where it was', async () => {
     await using reading = await Reading.create()
     const accept = 'text/event-stream'
@@ -182,13 +247,15 @@ describe('tail', () => {
   )
 
   it.each([
-    ['behind', 0],
-    ['holding lines to put them in order', 60_000],
-  ])('many readers, %s, take up no more than all may, whatever each asks for', async (_, window) => {
+    ['behind', 0, 'ndjson'],
+    ['holding lines to put them in order', 60_000, 'ndjson'],
+    ['behind with batches', 0, 'batches'],
+    ['holding batches', 60_000, 'batches'],
+  ] as const)('many readers, %s, take up no more than all may, whatever each asks for', async (_, window, format) => {
     const memory = 4 * 1024 * 1024
     await using reading = await Reading.create({ tailMemory: memory })
     const all = { stdout: true, stderr: true, names: () => true }
-    const wire = { format: 'ndjson', gzip: false } as const
+    const wire = { format, packing: undefined }
     const readers = await Promise.all(
       Array.from({ length: 16 }, async (_, i) => {
         const follow = { key: `${i}`, selector: all, filter: undefined, window, wire }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { huesOf, ownHue } from '../../web/color.ts'
+import { readEvents } from '../../web/events.ts'
 import { fieldsOf, summaryOf } from '../../web/json.ts'
-import { readEvents } from '../../web/ndjson.ts'
 
 type Event = { n: number; text?: string }
 

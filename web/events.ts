@@ -1,5 +1,5 @@
 /**
- * NDJSON from the network, event by event, without ever holding the page up.
+ * Events from the network, one by one, without ever holding the page up.
  *
  * Invariants
  * - After SLICE_MS of work the browser gets its turn: chunks that wait in the stream resolve at once, so reading them in a row
@@ -8,8 +8,9 @@
  *   what it left out.
  * - A line that is no JSON is a broken stream, and thrown.
  */
+import { EventDecoder } from '../consumer/event-decoder.ts'
 
-/** How long events are parsed in a row, ms. */
+/** How long events are decoded in a row, ms. */
 const SLICE_MS = 12
 
 /** Gives the browser its turn. */
@@ -22,8 +23,7 @@ export async function readEvents<Event>(
   now: () => number = () => performance.now(),
 ): Promise<void> {
   const reader = body.getReader()
-  const decoder = new TextDecoder()
-  let rest = ''
+  const decoder = new EventDecoder<Event>()
   let begun = now()
   let events: Event[] = []
   const hand = (): void => {
@@ -38,19 +38,15 @@ export async function readEvents<Event>(
   try {
     for (;;) {
       const { done, value } = await reader.read()
-      const text = rest + (done ? decoder.decode() : decoder.decode(value, { stream: true }))
-      let from = 0
-      for (let end = text.indexOf('\n', from); end !== -1; end = text.indexOf('\n', from)) {
-        if (end > from) events.push(JSON.parse(text.slice(from, end)) as Event)
-        from = end + 1
+      if (done) break
+      for (const some of decoder.decode(value)) {
+        for (const event of some) events.push(event)
         if (now() - begun > SLICE_MS) await takeTurn()
       }
-      rest = text.slice(from)
-      if (done) break
       hand()
       if (now() - begun > SLICE_MS) await takeTurn()
     }
-    if (rest.trim() !== '') events.push(JSON.parse(rest) as Event)
+    if (decoder.rest.trim() !== '') events.push(JSON.parse(decoder.rest) as Event)
     hand()
   } finally {
     await reader.cancel().catch(() => {})

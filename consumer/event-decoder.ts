@@ -1,0 +1,126 @@
+/**
+ * A stream of events, as a client reads it: NDJSON, in which lines of a live tail may come in batches, as the bytes that stand in
+ * their files. Knows nothing of Node, so that the page reads streams by it as well.
+ *
+ *   {"type":"batch","until":"2026-11-23T08:24:41.123Z","stretches":[{"file":…,"position":…,"bytes":…,"service":…, …}, …]}
+ *   2026-11-23T08:24:41.100Z web-1 a line of the first stretch
+ *   2026-11-23T08:24:41.123Z web-1! the next, which was printed to stderr
+ *
+ * Invariants
+ * - The lines are those that would have come one by one, in the same order: by time, then file, then position, as far as `until`.
+ *   What is later is held here, until a batch says that all is there which comes before it.
+ * - A cursor stands for nothing that is held here: the consumer sends it behind the batch that lets go of it.
+ */
+import type { BatchEvent, Line, StretchHead } from './api-schema.ts'
+import { isStderr, NEWLINE, STAMP_BYTES, textBegin } from './text-line.ts'
+
+/** Accept: who takes batches says so. */
+export const BATCHES = 'application/vnd.tallyman.batches'
+
+const TIME_CHARACTERS = STAMP_BYTES - 1
+
+export class EventDecoder<E> {
+  #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  /** What is not decoded yet, and how much of it there has to be before anything can be. */
+  #pieces: Uint8Array[] = []
+  #length = 0
+  #needed = 1
+  /** Stretches that are still to come of a batch. */
+  #batch: BatchEvent | undefined
+  #held: Line[] = []
+
+  /** What was begun and is not whole: a stream that was not broken off leaves nothing, or an event without its newline. */
+  get rest(): string {
+    return this.#batch ? 'a batch' : this.#decoder.decode(joined(this.#pieces, this.#length))
+  }
+
+  /**
+   * Decodes what has arrived, step by step: each takes little time, and may give nothing.
+   * @throws SyntaxError for what no consumer sends
+   */
+  *decode(piece: Uint8Array): Generator<E[], void, undefined> {
+    this.#pieces.push(piece)
+    this.#length += piece.length
+    if (this.#length < this.#needed) return
+    const bytes = this.#pieces.length === 1 ? piece : joined(this.#pieces, this.#length)
+    let at = 0
+    for (;;) {
+      const stretch = this.#batch?.stretches[0]
+      if (stretch) {
+        this.#needed = stretch.bytes
+        if (bytes.length - at < this.#needed) break
+        this.#read(stretch, bytes.subarray(at, at + stretch.bytes))
+        at += stretch.bytes
+        this.#batch?.stretches.shift()
+        yield []
+      } else if (this.#batch) {
+        const { until } = this.#batch
+        this.#batch = undefined
+        yield this.#release(until) as E[]
+      } else {
+        const end = bytes.indexOf(NEWLINE, at)
+        this.#needed = bytes.length - at + 1
+        if (end === -1) break
+        const text = this.#decoder.decode(bytes.subarray(at, end))
+        at = end + 1
+        if (text === '') continue
+        const event = JSON.parse(text) as E | BatchEvent
+        if (isBatch(event)) this.#batch = event
+        // What is left out stands behind what is held, and so may be the batch that would let go of that.
+        else yield isMissed(event) ? [...(this.#release(undefined) as E[]), event] : [event]
+      }
+    }
+    this.#length = bytes.length - at
+    this.#pieces = this.#length > 0 ? [bytes.subarray(at)] : []
+  }
+
+  #read({ file, position: begin, service, module, host, container }: StretchHead, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      const end = bytes.indexOf(NEWLINE, at)
+      const text = end === -1 ? -1 : textBegin(bytes, at, end)
+      if (text === -1) throw new SyntaxError('a batch holds what is no line')
+      const said = this.#decoder.decode(bytes.subarray(at, end))
+      const position = begin + at
+      this.#held.push({
+        type: 'line',
+        at: `${file}:${position}`,
+        file,
+        position,
+        time: said.slice(0, TIME_CHARACTERS),
+        service,
+        module,
+        host,
+        container,
+        source: isStderr(bytes, text) ? 'stderr' : 'stdout',
+        // In front of it all is ASCII.
+        line: said.slice(text - at),
+      })
+      at = end + 1
+    }
+  }
+
+  /** What is held up to a time, in order; all of it where none is said. */
+  #release(until: string | undefined): Line[] {
+    this.#held.sort(byTime)
+    const later = until === undefined ? -1 : this.#held.findIndex(({ time }) => time > until)
+    return this.#held.splice(0, later === -1 ? this.#held.length : later)
+  }
+}
+
+const typeOf = (event: unknown): unknown => (event as { type?: unknown } | null)?.type
+const isBatch = (event: unknown): event is BatchEvent => typeOf(event) === 'batch'
+const isMissed = (event: unknown): boolean => typeOf(event) === 'missed'
+
+/** Stamps of files are all of the same length: their order is that of their times. */
+const byTime = (a: Line, b: Line): number =>
+  a.time < b.time ? -1 : a.time > b.time ? 1 : a.file < b.file ? -1 : a.file > b.file ? 1 : a.position - b.position
+
+function joined(pieces: readonly Uint8Array[], length: number): Uint8Array {
+  const bytes = new Uint8Array(length)
+  let at = 0
+  for (const piece of pieces) {
+    bytes.set(piece, at)
+    at += piece.length
+  }
+  return bytes
+}
