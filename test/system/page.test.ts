@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import type { Locator } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { BATCHES } from '../../consumer/event-decoder.ts'
 import { axe, Browser, type Opened, type OpenOptions } from '../support/browser.ts'
 import { Consumer } from '../support/consumer.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -193,6 +194,8 @@ describe('live tail', () => {
 
   it('takes 10,000 lines a second without freezing, and says what it does not show', async () => {
     const page = await open('?target=flood/pump')
+    const [answer] = await Promise.all([page.waitForResponse(/\/api\/v1\/tail\?/), page.reload()])
+    expect(answer.headers()).toMatchObject({ 'content-type': BATCHES, 'content-encoding': 'zstd' })
     await isLive(page)
     const lines = 40_000
     const longest = await browser.longestTask(page, async () => {

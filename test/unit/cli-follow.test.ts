@@ -4,6 +4,7 @@ import { Follow } from '../../cli/follow.ts'
 import { history } from '../../cli/history.ts'
 import { mergeByTime, once } from '../../cli/merge.ts'
 import type { Line } from '../../consumer/api-schema.ts'
+import { BATCHES } from '../../consumer/event-decoder.ts'
 import { type Answer, FakeConsumer } from '../support/fake-consumer.ts'
 import { logLine } from '../support/log-line.ts'
 
@@ -22,6 +23,14 @@ async function followed(follow: Follow, count: number): Promise<Line[]> {
     if (got.length >= count) leave.abort()
   }
   return got
+}
+
+/** The same lines in one batch, as they stand in their file. */
+function batchOf(lines: Line[]): string {
+  const { file, position, service, module, host, container } = lines[0]!
+  const text = lines.map(({ time, line }) => `${`${time} ${container} ${line}`.padEnd(99)}\n`).join('')
+  const stretches = [{ ...{ file, position, service, module, host, container }, bytes: text.length }]
+  return `${JSON.stringify({ type: 'batch', until: lines.at(-1)!.time, stretches })}\n${text}`
 }
 
 /** Answers each connection of a tail in its turn, the last one again and again. */
@@ -64,6 +73,28 @@ describe('a tail whose connection breaks', () => {
     })
     const follow = new Follow({ server: consumer.server, query: {}, firstWait: 1 })
     expect(numbersOf(await followed(follow, 6))).toEqual(range(0, 6))
+  })
+
+  it('in the middle of a batch loses nothing of it, also where an older consumer goes on that knows none', async () => {
+    await using consumer = await FakeConsumer.start({
+      tail: inTurn(
+        (_, reply, request) => {
+          expect(request.headers.accept).toContain(BATCHES)
+          reply.response.setHeader('content-type', BATCHES)
+          reply.send({ type: 'window', ms: 1 })
+          reply.response.write(batchOf(lines(0, 10)))
+          reply.send({ type: 'cursor', cursor: 'ten' })
+          reply.response.write(batchOf(lines(10, 20)).slice(0, -150))
+          reply.breakOff()
+        },
+        (_, reply) => reply.send(...lines(8, 20)),
+      ),
+    })
+    const follow = new Follow({ server: consumer.server, query: {}, firstWait: 1 })
+    const got = await followed(follow, 20)
+    expect(numbersOf(got)).toEqual(range(0, 20))
+    expect(got[9]).toEqual({ ...logLine(9), at: `${logLine(9).file}:900`, line: 'line 9'.padEnd(68) })
+    expect(consumer.asked.map(({ query }) => query.get('cursor'))).toEqual([null, 'ten'])
   })
 
   it('before there is a cursor goes on from the time of the last line', async () => {
