@@ -17,8 +17,8 @@
  * - Something of that name that is not ours, and a file that is longer or shorter than what we wrote, are left alone.
  */
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
+import { type Clock, realClock } from '../wire/clock.ts'
 import type { Calendar } from './calendar.ts'
 import { type Checkpoint, type FileState, type Packed, storedAt, storedBytes } from './checkpoint.ts'
 import { FRAME_BYTES } from './compress.ts'
@@ -48,6 +48,7 @@ export type CompressionOptions = {
   log: Logger
   /** ms since 1970, as files are stamped. */
   now?: () => number
+  clock?: Clock
   frame?: number
 }
 
@@ -88,14 +89,15 @@ export class Compression {
   }
 
   async #compressAll(due: readonly string[], stop: AbortSignal): Promise<void> {
+    const { clock = realClock } = this.#options
     for (let i = 0; i < due.length && !stop.aborted; i += BATCH) {
       const sealed = await this.#seal(due.slice(i, i + BATCH).filter((file) => this.#quiet(file)))
       for (const [file, state] of sealed) {
         if (stop.aborted) break
-        const began = performance.now()
+        const began = clock.now()
         await this.#compress(file, state, stop)
         // At most half of a disk's time.
-        await sleep(performance.now() - began, undefined, { signal: stop }).catch(() => {})
+        await clock.sleep(clock.now() - began, stop).catch(() => {})
       }
     }
   }

@@ -13,7 +13,7 @@
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { KafkaMessage } from 'kafkajs'
 import type { Logger } from 'pino'
 import { z } from 'zod'
@@ -151,7 +151,8 @@ export class DeadLetters {
     }
     writeFileSync(this.#path(name, 'value'), value, { flush: true })
     writeFileSync(this.#path(name, 'json'), json, { flush: true })
-    syncFolder(this.#folder)
+    // With the folder's own name: who made it may have been killed before that was durable.
+    for (const folder of [this.#folder, dirname(this.#folder)]) syncFolder(folder)
     this.#count(name, size)
     this.#log.error(
       { code: 'RECORD_UNDECODABLE', ...said, letter: name },

@@ -22,7 +22,7 @@
  * - A log is replaced as a whole (reindex.ts): places in it are places in that one log.
  */
 import { closeSync, constants, fstatSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { decode, encode } from '@msgpack/msgpack'
 import { LRUCache } from 'lru-cache'
@@ -282,7 +282,8 @@ export class IndexLog {
       const bytes = pack(rows, epoch)
       writeAll(fd, bytes, length)
       syncData(fd)
-      if (length === 0) syncFolder(this.#folder)
+      // Whoever made them may have been killed before he had synced their names.
+      if (length === 0) for (const folder of [this.#folder, dirname(this.#folder)]) syncFolder(folder)
       return length + bytes.length
     } finally {
       closeSync(fd)

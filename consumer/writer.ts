@@ -85,6 +85,7 @@ export class Writer {
   #open: LRUCache<string, OpenFile>
   #newFiles: [string, FileState][] = []
   #changed = new Set<string>()
+  /** Folders on the way to files of which the checkpoint does not say that they hold anything. */
   #newFolders = new Set<string>()
   /** Folders that were looked at since the last flush began. */
   #looked = new Set<string>()
@@ -102,6 +103,8 @@ export class Writer {
   #stretches = 0
   /** By `partition folder/day`. */
   #waiting = new Map<string, Waiting>()
+  /** Bytes that were written since all was made durable last. */
+  unsynced = 0
   /** Files that were left since the daemon started, because they were not as we wrote them. */
   tampered = 0
 
@@ -284,6 +287,7 @@ export class Writer {
     for (const file of dirty) if (!many || file.apart) fdatasyncSync(file.fd)
     if (!many) for (const folder of this.#newFolders) syncFolder(folder)
     for (const file of dirty) file.dirty = false
+    this.unsynced = 0
     this.#newFolders.clear()
     this.#closedDirty = false
   }
@@ -335,6 +339,7 @@ export class Writer {
       const written = writevSync(open.fd, rest.slice(0, IOV_MAX), at)
       open.dirty = true
       at += written
+      this.unsynced += written
       rest = behind(rest, written)
     }
   }
@@ -423,7 +428,12 @@ export class Writer {
     const known = this.#open.get(file)
     if (known) return known
     const [service, module] = file.split('/')
-    const folder = this.#folder(service!, module!)
+    this.#makeFolders(service!, module!)
+    // Their names also where they are there: whoever made them may have been killed before they were durable, and the power goes later.
+    if (!this.#options.files.get(file)?.length) {
+      const { root } = this.#options
+      for (const folder of [`${root}/${service}/${module}`, `${root}/${service}`, root]) this.#newFolders.add(folder)
+    }
     const path = join(this.#options.root, file)
     const flags = constants.O_WRONLY | constants.O_NOFOLLOW
     let fd: number
@@ -432,7 +442,6 @@ export class Writer {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
       fd = openSync(path, flags | constants.O_CREAT, 0o644)
-      this.#newFolders.add(folder)
     }
     const stat = fstatSync(fd)
     if (!stat.isFile()) {
@@ -445,10 +454,9 @@ export class Writer {
     return open
   }
 
-  #folder(...components: string[]): string {
+  #makeFolders(...components: string[]): void {
     let path = this.#options.root
     for (const component of components) {
-      const parent = path
       path = join(path, component)
       if (this.#looked.has(path)) continue
       this.#looked.add(path)
@@ -456,9 +464,7 @@ export class Writer {
       if (stat?.isDirectory()) continue
       if (stat) throw new ConsumerError('ROOT_REFUSED', `${path} is no folder; move it away`)
       mkdirSync(path)
-      this.#newFolders.add(parent)
     }
-    return path
   }
 }
 

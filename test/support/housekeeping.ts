@@ -1,5 +1,6 @@
 /** Housekeeping in a root without Kafka, that can be killed at any step. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { gunzipSync, zstdDecompressSync } from 'node:zlib'
 import pino from 'pino'
@@ -10,9 +11,11 @@ import { Days } from '../../consumer/days.ts'
 import { type Disk, disk } from '../../consumer/disk.ts'
 import { Manifests } from '../../consumer/manifests.ts'
 import { Retention } from '../../consumer/retention.ts'
+import type { Subscriber } from '../../consumer/subscriber.ts'
+import { type Clock, realClock } from '../../wire/clock.ts'
 import { Life } from './landing.ts'
 
-class Killed extends Error {}
+export class Killed extends Error {}
 
 /** What is done until somebody is killed: so many steps, and nothing after them. */
 export class Steps {
@@ -45,6 +48,23 @@ export class Steps {
   }
 }
 
+/** The disk, with nothing of it in other threads: what it does there takes two turns. */
+export const turning = (turn: () => Promise<void>): Disk => {
+  const between = async <T>(work: () => T): Promise<T> => {
+    await turn()
+    const result = work()
+    await turn()
+    return result
+  }
+  const held = { [Symbol.asyncDispose]: async () => {} } as FileHandle
+  return {
+    ...disk,
+    remove: (path) => between(() => disk.unlinkHeld(path)),
+    syncFolder: (path) => between(() => disk.syncFolderNow(path)),
+    hold: () => between(() => held),
+  }
+}
+
 export type KeepingOptions = {
   /** In place of the real one. */
   on?: Disk
@@ -55,6 +75,9 @@ export type KeepingOptions = {
   keepDays?: number
   keepBytes?: number
   after?: number
+  /** What lands meanwhile, where anything does. */
+  subscriber?: Pick<Subscriber, 'meanwhile' | 'checkpointed'>
+  clock?: Clock
 }
 
 /** A life of the daemon, with what it does besides landing. */
@@ -66,6 +89,7 @@ export class Keeping {
 
   constructor(root: string, options: KeepingOptions) {
     const { steps = new Steps(), on = disk, now, as = 'zst', keepDays = 7, keepBytes, after = 0 } = options
+    const { clock = realClock, subscriber = this.#nobody } = options
     this.life = new Life(root)
     const { checkpoint, landing, writer, index, layout, ledger } = this.life
     this.manifests = new Manifests(checkpoint)
@@ -82,14 +106,15 @@ export class Keeping {
         },
       },
       ...{ manifests: this.manifests, calendar, writer, index, layout, ledger, log: pino({ level: 'silent' }) },
-      meanwhile: async <T>(work: () => T) => work(),
+      meanwhile: <T>(work: () => T) => subscriber.meanwhile(work),
     }
     this.compression = new Compression({
       ...shared,
-      ...{ state: join(root, '.tallyman'), as, after, now: () => now, frame: 1000 },
+      ...{ state: join(root, '.tallyman'), as, after, now: () => now, frame: 1000, clock },
       compressor: {
         compress: async (request) => {
           writeFileSync(request.target, 'torn')
+          await clock.turn()
           steps.take('compress')
           return compress(request)
         },
@@ -101,16 +126,23 @@ export class Keeping {
       ...{ keepDays, keepBytes },
       checkpointed: async (work) => {
         steps.take('save')
-        this.life.save()
-        work()
+        await subscriber.checkpointed(work)
       },
     })
   }
 
+  #nobody = {
+    meanwhile: async <T>(work: () => T | Promise<T>) => work(),
+    checkpointed: async <T>(work: () => T | Promise<T>) => {
+      this.life.save()
+      return work()
+    },
+  }
+
   /** A pass, as the daemon makes it. */
-  async pass(): Promise<void> {
-    await this.retention.run()
-    await this.compression.run(new AbortController().signal)
+  async pass(stop = new AbortController().signal): Promise<void> {
+    await this.retention.run(stop)
+    await this.compression.run(stop)
   }
 }
 

@@ -5,6 +5,7 @@
  * Every answer of Kafka, and every sleep, is a step that waits here until it is drawn; between two steps anything may happen: a process
  * is killed, paused, woken, started, loses its connection, or the group is dealt out anew. What is killed never hears of its steps again.
  * The disks hold what was written, also what no checkpoint knows of; now and then one refuses, or loses what it was to make durable.
+ * Or they are real ones, in folders, of hosts that lose power.
  */
 import type { KafkaMessage } from 'kafkajs'
 import pino from 'pino'
@@ -15,10 +16,11 @@ import { Landing, type LandingOptions } from '../../consumer/landing.ts'
 import { Layout } from '../../consumer/layout.ts'
 import { enterCounters, Ledger } from '../../consumer/ledger.ts'
 import { type LedgerLog, LedgerTopic } from '../../consumer/ledger-topic.ts'
-import { Subscriber } from '../../consumer/subscriber.ts'
+import { Subscriber, type SubscriberOptions } from '../../consumer/subscriber.ts'
 import type { Clock } from '../../wire/clock.ts'
 import type { GroupEvents } from '../../wire/group.ts'
-import { record } from './landing.ts'
+import { record, type Said } from './landing.ts'
+import { PowerCut } from './power.ts'
 
 const log = pino({ level: 'silent' })
 const days = new Days('UTC')
@@ -83,9 +85,9 @@ export class SimulatedKafka {
   }
 
   /** Stores numbered lines of a run. */
-  append(partition: number, run: number, first: number, count: number): void {
+  append(partition: number, run: number, first: number, count: number, when: Pick<Said, 'ms' | 'appended'> = {}): void {
     const log = this.log[partition]!
-    log.push(record(log.length, { partition, module: `m${run}`, run, first, count, bytes: 0 }).message)
+    log.push(record(log.length, { partition, module: `m${run}`, run, first, count, bytes: 0, ...when }).message)
   }
 
   /** Records up to an offset are past the topic's retention. */
@@ -165,8 +167,25 @@ export class SimulatedKafka {
   }
 }
 
-/** A root: what is on its disk. */
-export class Root {
+/** What a daemon finds on its root, and works with. */
+export type Opened = Pick<SubscriberOptions, 'checkpoint' | 'ledger' | 'landing' | 'writer' | 'index' | 'probe'> & {
+  /** A pass of housekeeping, where there is any. */
+  keep?(stop: AbortSignal): Promise<void>
+  /** Nothing is done any more. */
+  close?(): void
+}
+
+export type Root = {
+  readonly owner: string
+  /** What is durable. */
+  readonly state: State
+  /** What its files hold, as far as its checkpoint says. */
+  readonly lines: string[]
+  open(kafka: SimulatedKafka, process: Process): Opened
+}
+
+/** A root in memory. */
+export class SimulatedRoot implements Root {
   readonly owner: string
   readonly files = new Map<string, string[]>()
   state: State = emptyState()
@@ -175,11 +194,24 @@ export class Root {
     this.owner = owner
   }
 
-  /** What its files hold, as far as its checkpoint says. */
   get lines(): string[] {
     return Array.from(this.files, ([name, pieces]) => pieces.slice(0, this.state.files.get(name)?.length ?? 0))
       .flat()
       .flatMap((piece) => piece.split('\n').filter(Boolean))
+  }
+
+  open(kafka: SimulatedKafka): Opened {
+    const state = structuredClone(this.state)
+    const ledger = new Ledger(structuredClone({ runs: state.runs, totals: state.totals }))
+    const disk = new SimulatedDisk(kafka, this, state)
+    const writer = disk.writer()
+    const index = { add: () => {}, sync: () => [] }
+    const landing = new Landing({
+      ...{ topic: TOPIC, ledger, layout: new Layout('text', days, 7) },
+      ...({ writer, index, letters: undefined } as unknown as Pick<LandingOptions, 'writer' | 'index' | 'letters'>),
+    })
+    const checkpoint = { state, append: (delta: Partial<Delta>) => disk.append(delta) }
+    return { checkpoint, ledger, landing, writer, index, probe: () => disk.refuse(0.5) }
   }
 }
 
@@ -189,46 +221,38 @@ export class Process {
   paused = false
   readonly root: Root
   readonly subscriber: Subscriber
+  /** The simulated one: each sleep is a step. */
+  readonly clock: Clock
   #kafka: SimulatedKafka
+  #opened: Opened
+  #pass: Promise<void> | undefined
+  #stopping = new AbortController()
   #events!: GroupEvents
   #generation = -1
   #positions = new Map<number, { next: number; busy: boolean }>()
-  #lengths: Map<string, FileState>
-  #waiting: { file: string; at: number; text: string }[] = []
-  /** What was written since it was last made durable, with what stood there before. */
-  #written: { file: string; at: number; before: string | undefined }[] = []
-  #changed = new Set<string>()
 
   constructor(kafka: SimulatedKafka, root: Root) {
     this.#kafka = kafka
     this.root = root
-    const state = structuredClone(root.state)
-    this.#lengths = new Map(structuredClone([...state.files]))
-    const ledger = new Ledger(structuredClone({ runs: state.runs, totals: state.totals }))
-    const clock: Clock = {
+    this.clock = {
       now: () => kafka.now,
       sleep: (ms) => new Promise((resolve) => kafka.later(this, resolve, ms)),
       turn: () => Promise.resolve(),
     }
+    const { clock } = this
+    this.#opened = root.open(kafka, this)
+    const { keep: _, close: __, ...opened } = this.#opened
     const ledgerTopic = new LedgerTopic({
-      ...{ log: this.#ledgerLog(), group: 'g', owner: root.owner, state, logger: log, clock },
-    })
-    const writer = this.#writer()
-    const index = { add: () => {}, sync: () => [] }
-    const landing = new Landing({
-      ...{ topic: TOPIC, state: '', ledger, layout: new Layout('text', days, 7), log },
-      ...({ writer, index, letters: undefined } as unknown as Pick<LandingOptions, 'writer' | 'index' | 'letters'>),
+      ...{ log: this.#ledgerLog(), group: 'g', owner: root.owner, state: opened.checkpoint.state, logger: log, clock },
     })
     this.subscriber = new Subscriber({
       ...{ group: this.#group(), ledgerTopic, topic: TOPIC, brokers: [], rootPath: '', owner: root.owner },
-      ...{ ledger, landing, writer, index, log, clock },
-      checkpoint: { state, append: (delta) => this.#append(state, delta) },
+      ...{ ...opened, log, clock },
       admit: () => {},
-      probe: () => this.#refuse(0.5),
       connected: async () => {},
       joined: () => {},
       failed: (error) => {
-        if (!(error instanceof ConsumerError)) throw error
+        if (!(error instanceof ConsumerError || error instanceof PowerCut)) throw error
         this.kill()
       },
       landed: () => {},
@@ -236,14 +260,26 @@ export class Process {
     void this.subscriber.start()
   }
 
+  /** Begins a pass of housekeeping, as soon as it may and unless one is under way. */
+  keep(): void {
+    const { keep } = this.#opened
+    if (!keep || !this.subscriber.recovered || this.#stopping.signal.aborted) return
+    this.#pass ??= keep(this.#stopping.signal).finally(() => {
+      this.#pass = undefined
+    })
+  }
+
   /** The process is gone. Its member is one until its session is over, unless the same root starts again. */
   kill(): void {
+    if (this.dead) return
     this.dead = true
+    this.#opened.close?.()
   }
 
   async stop(): Promise<void> {
-    await this.subscriber.stop()
-    this.dead = true
+    this.#stopping.abort()
+    await Promise.all([this.subscriber.stop(), this.#pass])
+    this.kill()
   }
 
   /** The connection is given up, and a new one joins. */
@@ -414,9 +450,28 @@ export class Process {
       },
     }
   }
+}
 
-  #append(state: State, delta: Partial<Delta>): void {
-    for (const target of [state, this.root.state]) {
+/** The disk of a root in memory, as one daemon uses it. */
+class SimulatedDisk {
+  #kafka: SimulatedKafka
+  #root: SimulatedRoot
+  #state: State
+  #lengths: Map<string, FileState>
+  #waiting: { file: string; at: number; text: string }[] = []
+  /** What was written since it was last made durable, with what stood there before. */
+  #written: { file: string; at: number; before: string | undefined }[] = []
+  #changed = new Set<string>()
+
+  constructor(kafka: SimulatedKafka, root: SimulatedRoot, state: State) {
+    this.#kafka = kafka
+    this.#root = root
+    this.#state = state
+    this.#lengths = new Map(structuredClone([...state.files]))
+  }
+
+  append(delta: Partial<Delta>): void {
+    for (const target of [this.#state, this.#root.state]) {
       for (const name of ['partitions', 'files', 'runs', 'totals'] as const) {
         for (const [key, value] of structuredClone(delta[name] ?? [])) {
           const map = target[name] as Map<unknown, unknown>
@@ -428,13 +483,14 @@ export class Process {
     }
   }
 
-  #refuse(share: number): void {
+  refuse(share: number): void {
     if (this.#kafka.disturbed && this.#kafka.draw() < share) throw new Error('the disk refuses')
   }
 
   /** A file is its pieces by the position of their first byte. */
-  #writer() {
+  writer() {
     return {
+      unsynced: 0,
       fits: () => this.#waiting.length < 3,
       write: (service: string, module: string, day: string, partition: number, bytes: Uint8Array) => {
         const file = `${service}/${module}/${day}.p${partition}`
@@ -444,10 +500,10 @@ export class Process {
         state.length += bytes.length
       },
       flush: () => {
-        this.#refuse(0.02)
+        this.refuse(0.02)
         for (const { file, at, text } of this.#waiting.splice(0)) {
-          const pieces = this.root.files.get(file) ?? []
-          this.root.files.set(file, pieces)
+          const pieces = this.#root.files.get(file) ?? []
+          this.#root.files.set(file, pieces)
           this.#written.push({ file, at, before: pieces[at] })
           pieces[at] = text
           // Other bytes than last time, where records are gone by now.
@@ -461,10 +517,10 @@ export class Process {
       },
       sync: () => {
         try {
-          this.#refuse(0.01)
+          this.refuse(0.01)
         } catch (error) {
           for (const { file, at, before } of this.#written.reverse()) {
-            const pieces = this.root.files.get(file)!
+            const pieces = this.#root.files.get(file)!
             if (before === undefined) delete pieces[at]
             else pieces[at] = before
           }

@@ -1,10 +1,22 @@
 /**
  * Several roots share a group, and are killed, paused, woken and moved about between any two steps, thousands of times: of what
  * the simulated Kafka holds, each line stands in one root, once, and what all ledgers say together is whole, also of what Kafka drops.
+ * So it is where hosts lose power before any call to their disks, between claim, data, index and checkpoint, while files are compressed
+ * and removed.
  */
-import { expect, it } from 'vitest'
-import { Process, Root, random, SimulatedKafka } from '../support/simulated-group.ts'
+import { join } from 'node:path'
+import { expect, it, vi } from 'vitest'
+import { temporaryFolder } from '../support/folder.ts'
+import { NOON } from '../support/landing.ts'
+import { Host, PowerCut } from '../support/power.ts'
+import { PoweredRoot } from '../support/powered-root.ts'
+import { Process, type Root, random, SimulatedKafka, SimulatedRoot } from '../support/simulated-group.ts'
 import { inSoak } from '../support/soak.ts'
+
+vi.mock('../../consumer/kernel.ts', async (original) => {
+  const { powered } = await import('../support/power.ts')
+  return powered(await original())
+})
 
 const PARTITIONS = 2
 const RUNS = 4
@@ -34,24 +46,46 @@ type Outcome = {
  */
 type Drops = 'nothing' | 'known' | 'any'
 
-async function simulate(seed: number, drops: Drops): Promise<Outcome> {
+const DAY_MS = 86_400_000
+/** Lines of one run are of a day that is over, and those of another of one that is not kept once it is the next day. */
+const AGES = [0, 0, DAY_MS, 7 * DAY_MS]
+const REMOVED = 3
+
+/** @param powered where they are real: otherwise roots are simulated, too */
+async function simulate(seed: number, drops: Drops, powered: readonly PoweredRoot[] = []): Promise<Outcome> {
   const kafka = new SimulatedKafka(random(seed), PARTITIONS)
   const below = (n: number) => kafka.below(n)
-  // Marks are sent every few seconds, of what was written undisturbed for a while.
-  const calm = drops === 'known' ? 3 : 1
+  // Marks are sent every few seconds, of what was written undisturbed for a while, and so are files looked through.
+  const calm = drops === 'known' || powered.length > 0 ? 3 : 1
   if (drops === 'known') kafka.pace = 200
-  const roots = ['a', 'b', 'c'].map((owner) => new Root(owner))
+  const roots: readonly Root[] = powered.length > 0 ? powered : ['a', 'b', 'c'].map((owner) => new SimulatedRoot(owner))
+  let today = NOON
   const processes = new Map<Root, Process>()
   const next = Array.from({ length: RUNS }, () => 1)
   const stored = new Set<string>()
   const any = <T>(of: readonly T[]): T | undefined => of[below(of.length)]
-  const start = (root: Root) => processes.set(root, new Process(kafka, root))
+  const start = (root: Root) => {
+    try {
+      processes.set(root, new Process(kafka, root))
+    } catch (error) {
+      if (!(error instanceof PowerCut)) throw error
+      restorePower()
+    }
+  }
+  const restorePower = () => {
+    for (const root of powered) {
+      if (!root.host.isDark) continue
+      processes.get(root)?.kill()
+      root.host.lose(kafka.draw)
+    }
+  }
   const feed = (repeat: boolean) => {
     const run = below(RUNS)
     const count = 1 + below(3)
     // Now and then numbers are missing, or come a second time and cut elsewhere.
     const first = repeat ? 1 + below(next[run]!) : next[run]! + (kafka.draw() < 0.1 ? below(3) : 0)
-    kafka.append(run % PARTITIONS, run, first, count)
+    const when = powered.length > 0 ? { ms: NOON - AGES[run]!, appended: today } : {}
+    kafka.append(run % PARTITIONS, run, first, count, when)
     next[run] = Math.max(next[run]!, first + count)
     for (let n = first; n < first + count; n++) stored.add(`c${run} ${n}`)
     for (const process of processes.values()) process.fetch()
@@ -82,12 +116,18 @@ async function simulate(seed: number, drops: Drops): Promise<Outcome> {
         kafka.recreate()
         for (const process of running) process.lose()
       }
+    } else if (powered.length > 0 && what > calm - 0.12) {
+      if (what > calm - 0.04) any(powered)!.host.cutIn(below(30))
+      else any(running.filter(({ paused }) => !paused))?.keep()
     } else await kafka.step()
+    if (step > (STEPS * calm) / 2) today = NOON + DAY_MS
+    restorePower()
   }
   // Of a run that goes on it is known what is missing.
   if (drops === 'any') for (let run = 0; run < RUNS; run++) kafka.append(run % PARTITIONS, run, next[run]!++, 1)
   // All come back, and nothing is disturbed any more.
   kafka.disturbed = false
+  for (const { host } of powered) host.cutIn(Number.POSITIVE_INFINITY)
   const startAll = () => {
     for (const root of roots) if (processes.get(root)?.dead ?? true) start(root)
   }
@@ -133,6 +173,8 @@ async function simulate(seed: number, drops: Drops): Promise<Outcome> {
 const seeds = Array.from({ length: SEEDS }, (_, i) => SEED + i)
 /** Where Kafka drops records there is one life for two of the others. */
 const dropping = seeds.slice(0, Math.ceil(SEEDS / 2))
+/** Where disks are real ones one of ten: each takes as long as that. */
+const dark = seeds.slice(0, Math.ceil(SEEDS / 10))
 const TIMEOUT = { timeout: 3_600_000 }
 
 it(
@@ -179,5 +221,39 @@ it(
       expect({ seed, written, owed }).toEqual({ seed, written: lines, owed: 0 })
       expect(written + missing, `seed ${seed}`).toBeGreaterThanOrEqual(expected + gaps)
     }
+  },
+)
+
+it(
+  `nor are lines lost or doubled where hosts lose power, while files are compressed and removed, in ${dark.length} lives of a group`,
+  TIMEOUT,
+  async () => {
+    const sum = { cuts: 0, compressed: 0, removed: 0 }
+    for (const seed of dark) {
+      using folder = temporaryFolder()
+      using stack = new DisposableStack()
+      const roots = ['a', 'b', 'c'].map(
+        (owner) => new PoweredRoot(owner, stack.use(new Host(join(folder.path, owner))), NOON + 2 * DAY_MS),
+      )
+      const { expected, gaps, lost, ...found } = await simulate(seed, 'nothing', roots)
+      const removed = lost.filter((line) => line.startsWith(`c${REMOVED} `))
+      expect({ seed, ...found, lost: lost.filter((line) => !removed.includes(line)) }).toEqual({
+        ...{ seed, lost: [], doubled: [], owed: 0, missing: gaps },
+        ...{ lines: expected - removed.length, written: expected },
+      })
+      for (const root of roots) expect({ seed, problems: await root.problems() }).toEqual({ seed, problems: [] })
+      sum.cuts += roots.reduce((cuts, { host }) => cuts + host.cuts, 0)
+      sum.compressed += roots.reduce(
+        (files, { state }) =>
+          files +
+          state.files
+            .values()
+            .filter(({ packed }) => packed)
+            .toArray().length,
+        0,
+      )
+      sum.removed += removed.length
+    }
+    for (const [what, times] of Object.entries(sum)) expect(times, what).toBeGreaterThan(0)
   },
 )
