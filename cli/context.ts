@@ -2,8 +2,10 @@
 import type { ContextAnswer, Line } from '../consumer/api-schema.ts'
 import { ask } from './api.ts'
 import { CliError, EXIT } from './errors.ts'
+import { sayGaps } from './history.ts'
 import { layout } from './layout.ts'
 import { layoutOf, type SelectionOptions, serversFor } from './selection.ts'
+import type { Server } from './servers.ts'
 import { print } from './terminal.ts'
 
 export type ContextOptions = Omit<SelectionOptions, 'host' | 'container'> & {
@@ -21,7 +23,8 @@ export async function context(at: string, options: ContextOptions): Promise<void
     before: options.beforeContext ?? around,
     after: options.afterContext ?? around,
   }
-  const answer = await fromOne(await serversFor(options), query)
+  const { server, answer } = await fromOne(await serversFor(options), query)
+  sayGaps(server, answer.partial)
   const shown = layoutOf([], options)
   const show = layout(shown)
   const text = answer.lines.map((line, i) => {
@@ -35,13 +38,13 @@ export async function context(at: string, options: ContextOptions): Promise<void
 
 /** A cursor is opaque: of several servers, the one whose line it is knows it. */
 async function fromOne(
-  servers: Awaited<ReturnType<typeof serversFor>>,
+  servers: readonly Server[],
   query: Record<string, string | number>,
-): Promise<ContextAnswer> {
+): Promise<{ server: Server; answer: ContextAnswer }> {
   const failures: unknown[] = []
   for (const server of servers) {
     try {
-      return await ask<ContextAnswer>(server, 'api/v1/context', { query })
+      return { server, answer: await ask<ContextAnswer>(server, 'api/v1/context', { query }) }
     } catch (error) {
       failures.push(error)
     }

@@ -63,7 +63,10 @@ async function byOne<T>(servers: Server[], act: (server: Server) => Promise<T>):
 async function list(roots: RootClaims[], { json, color }: DisownOptions): Promise<void> {
   if (json) return print(roots.map((root) => `${JSON.stringify(root)}\n`).join(''))
   if (roots.length === 0) return say('no root is away with lines it has claimed')
-  const rows = roots.map(({ root, state, partitions, lines }) => [root, state, partitions.join(' '), number(lines)])
+  const rows = roots.map(({ root, state, partitions, lines, uncounted }) => {
+    const more = uncounted > 0 ? `, and those of ${number(uncounted)} records that Kafka dropped` : ''
+    return [root, state, partitions.join(' '), `${number(lines)}${more}`]
+  })
   const colours = useColours(color, process.stdout, process.env)
   await print(`${table(['root', 'is', 'partitions', 'lines at most'], rows, 3, colours)}\n`)
 }

@@ -255,6 +255,7 @@ export type ContextQuery = z.infer<typeof contextQuery>
 export const contextAnswer = z.object({
   lines: z.array(line),
   index: count.describe('Which of `lines` was asked for.'),
+  partial: z.array(gap).describe('What of the file is not known, and may be missing among them.'),
 })
 export type ContextAnswer = z.infer<typeof contextAnswer>
 
@@ -581,6 +582,9 @@ export const rootClaims = z.object({
   state: z.enum(['claimed', 'disowned']),
   partitions: z.array(count),
   lines: count.describe('At most so many: what it wrote in its last seconds it may not have told.'),
+  uncounted: count.describe(
+    'Records of it that Kafka dropped before anybody counted their lines, which are not among these.',
+  ),
 })
 export type RootClaims = z.infer<typeof rootClaims>
 export const rootsAnswer = z.object({ roots: z.array(rootClaims), partial: z.array(gap) })

@@ -38,8 +38,10 @@ export type PartitionState = {
   tenure: number
   /** Checksum of the record before `next`: a topic that was deleted and made anew has another one there. */
   hash?: number
-  /** Records that expired before they were read: how many offsets. What is missing of its runs since then is missing for that reason. */
+  /** Records that expired before they were read: how many offsets. */
   expired?: number
+  /** How far the log went when that was found last: runs that are first heard of before that may be missing lines for that reason. */
+  expiredTo?: number
 }
 
 /** How a closed file is compressed: frames (gzip: members) of `frame` bytes of text each, the last of them with the rest. */
@@ -144,6 +146,7 @@ const partitionState = z.object({
   tenure: offset,
   hash: offset.exactOptional(),
   expired: offset.exactOptional(),
+  expiredTo: offset.exactOptional(),
 })
 export const runState = z.object({
   partition: z.int().default(NO_PARTITION),

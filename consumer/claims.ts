@@ -44,6 +44,8 @@ export type Opening = Tenure & {
   claimed: number
   /** Records that expired before they were read: how many offsets. */
   expired: number
+  /** The log has lost its beginning, and nobody is known to have read that. */
+  headless: boolean
   /** The log is not the one that was read: the topic was recreated, and is read from its beginning. */
   recreated: boolean
   /** The tenure that ours follows, where it was another root's. Has to be stored before our first claim, which takes the place of its last. */
@@ -94,12 +96,19 @@ export function openTenure(
   const remembered = offset < 0 && intact && position?.hash !== undefined && position.next > log.low
   const { from, next } = remembered ? { from: position.next, next: position.next } : claim
   const begin = (at: number) => ({ tenure: ours ? tenure + 1 : tenure, from: at, next: at, claimed: at })
-  const told = { expired: 0, recreated: false, closes: undefined }
+  const told = { expired: 0, headless: false, recreated: false, closes: undefined }
   if (next > log.high || (ours && !intact)) return { ...begin(log.low), ...told, recreated: true }
   const closes = metadata && !ours ? { ...metadata, to: offset } : undefined
   if (next >= log.low) return { tenure, from, next, claimed: ours ? offset : next, ...told, closes }
-  // Without a commit nothing tells what was read: then the beginning is where the log begins.
-  return { ...begin(log.low), ...told, expired: offset < 0 ? 0 : log.low - next, closes }
+  // Without a commit our own position may tell what was read, and where there is none the beginning is where the log begins.
+  const read = offset >= 0 ? next : intact ? position?.next : undefined
+  return {
+    ...begin(log.low),
+    ...told,
+    headless: read === undefined,
+    expired: Math.max(0, log.low - (read ?? log.low)),
+    closes,
+  }
 }
 
 function tenureOf(owner: string, { offset, metadata }: Commit, position: PartitionState | undefined): Tenure {

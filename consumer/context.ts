@@ -1,6 +1,6 @@
 /** A line and its neighbours in its file. */
 import type { Access } from './access.ts'
-import type { ContextAnswer, ContextQuery } from './api-schema.ts'
+import type { ContextAnswer, ContextQuery, Gap } from './api-schema.ts'
 import { ConsumerError } from './errors.ts'
 import type { FileReader } from './file-reader.ts'
 import type { History } from './lines.ts'
@@ -21,16 +21,22 @@ export async function readContext(
   const name = cursor && readFileName(cursor.file)
   if (!cursor || !name) throw notFound(at)
   const wanted = { since: Number.NEGATIVE_INFINITY, until: Number.POSITIVE_INFINITY, stdout: true, stderr: true }
-  const picked = await rows.day(name.day, { ...wanted, names: ({ service }) => may(service) }, [])
+  const partial: Gap[] = []
+  const picked = await rows.day(name.day, { ...wanted, names: ({ service }) => may(service) }, partial)
   const file = new FileLines(
     text,
     picked.flatMap(({ rows, picked }) => stretchesOf(rows, picked, cursor.file)),
   )
   const found = await file.around(cursor.position, before, after)
   if (!found) throw notFound(at)
+  if (found.untold > 0) {
+    const message = `the index tells nothing of ${found.untold} bytes among these lines; tallyman reindex mends it`
+    partial.push({ file: cursor.file, message })
+  }
   return {
     lines: found.lines.map((line) => JSON.parse(lineEvent(line))),
     index: found.lines.findIndex(({ position }) => position === cursor.position),
+    partial,
   }
 }
 
@@ -58,7 +64,7 @@ export class FileLines {
   /**
    * The line that begins at `position`, and its neighbours.
    * @param passes which neighbours count
-   * @returns undefined where no line begins there
+   * @returns with how many bytes among them no stretch tells of; undefined where no line begins there
    * @throws Error of the file system
    */
   async around(
@@ -66,18 +72,33 @@ export class FileLines {
     before: number,
     after: number,
     passes: (line: StoredLine) => boolean = () => true,
-  ): Promise<{ lines: StoredLine[] } | undefined> {
+  ): Promise<{ lines: StoredLine[]; untold: number } | undefined> {
     const place = this.#placeOf(position)
     const own = await this.#linesOf(place)
     const index = own.findIndex((line) => line.position === position)
     if (index === -1) return undefined
     let front = own.slice(0, index).filter(passes)
-    for (let i = place - 1; i >= 0 && front.length < before; i--)
-      front = (await this.#linesOf(i)).filter(passes).concat(front)
+    let first = place
+    while (first > 0 && front.length < before) front = (await this.#linesOf(--first)).filter(passes).concat(front)
     let back = own.slice(index + 1).filter(passes)
-    for (let i = place + 1; i < this.#stretches.length && back.length < after; i++)
-      back = back.concat((await this.#linesOf(i)).filter(passes))
-    return { lines: [...front.slice(Math.max(0, front.length - before)), own[index]!, ...back.slice(0, after)] }
+    let last = place
+    while (last + 1 < this.#stretches.length && back.length < after)
+      back = back.concat((await this.#linesOf(++last)).filter(passes))
+    return {
+      lines: [...front.slice(Math.max(0, front.length - before)), own[index]!, ...back.slice(0, after)],
+      untold: this.#untold(first, last, front.length < before),
+    }
+  }
+
+  /** @param begin whether what is in front of the first stretch counts as well */
+  #untold(first: number, last: number, begin: boolean): number {
+    let untold = 0
+    let end = begin ? 0 : this.#stretches[first]!.position
+    for (const { position, bytes } of this.#stretches.slice(first, last + 1)) {
+      untold += Math.max(0, position - end)
+      end = Math.max(end, position + bytes)
+    }
+    return untold
   }
 
   /** The last stretch that does not begin behind `position`. */

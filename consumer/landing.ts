@@ -92,7 +92,7 @@ export class Landing {
     const appended = appendedAt(message)
     if (appended > this.newest) this.newest = appended
     const first = this.#layout.dayOf(timeOf(chunk, appended), appended)
-    const wanted = this.#ledger.enter(chunk, first, partition, appended)
+    const wanted = this.#ledger.enter(chunk, first, partition, appended, Number(message.offset))
     let lines = 0
     const run = Buffer.from(chunk.run).toString('hex')
     const { service, module, host } = chunk
@@ -128,7 +128,7 @@ export class Landing {
     if (known(Buffer.from(chunk.run).toString('hex'))) return
     const appended = appendedAt(message)
     const day = this.#layout.dayOf(timeOf(chunk, appended), appended)
-    const wanted = ledger.enter(chunk, day, partition, appended)
+    const wanted = ledger.enter(chunk, day, partition, appended, Number(message.offset))
     const lines = wanted ? wanted.reduce((sum, one) => sum + one, 0) : chunk.lines
     ledger.wrote(chunk, day, lines)
   }

@@ -81,5 +81,6 @@ function rootsOf(claims: readonly Claimed[], may: Access['may']): RootClaims[] {
     lines: group
       .flatMap(({ totals }) => totals.filter(({ service }) => may(service)))
       .reduce((n, { written }) => n + written, 0),
+    uncounted: group.reduce((n, { uncounted }) => n + uncounted, 0),
   }))
 }

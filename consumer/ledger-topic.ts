@@ -41,6 +41,7 @@ const closedValue = z.object({
   from: offset,
   hash: offset.optional(),
   written: offset,
+  uncounted: offset.default(0),
   totals: z.array(totalsState),
   runs: z
     .array(
@@ -74,7 +75,9 @@ export type ClaimedRun = {
 export type Claimed = ClosedTenure & {
   /** Up to here its owner has said that it is written. */
   written: number
-  /** What the rest comes to: lines that are claimed, and numbers that are missing among them. */
+  /** Records of the rest that Kafka dropped before anybody counted what is in them: how many offsets. */
+  uncounted: number
+  /** What the rest comes to, but for those: lines that are claimed, and numbers that are missing among them. */
   totals: Totals[]
   runs: ClaimedRun[]
   state: 'claimed' | 'disowned'

@@ -18,7 +18,7 @@
  *   MAX_SILENT that were heard of last. Forgotten sooner, it would come back, with a host that was mended, as a run whose first lines
  *   are all missing.
  */
-import { type Chunk, type LostRange, type Source, STDERR, STDOUT } from '../wire/chunk.ts'
+import { type Chunk, type LostRange, OTHER_REASON, type Source, STDERR, STDOUT } from '../wire/chunk.ts'
 
 /** Numbers that are missing: why, and of which day's total they were taken. */
 export type Hole = { from: number; to: number; reason: string; day: string }
@@ -77,6 +77,8 @@ export const EXPIRED = 'expired'
 export const NO_PARTITION = -1
 
 const MAX_HOLES = 256
+/** As many reasons of senders are told apart in one count; lines of further ones are counted as OTHER_REASON. */
+const MAX_REASONS = 32
 const MAX_ENDED = 10_000
 const MAX_SILENT = 10_000
 /** What is no counter is told the checkpoint with all else of a run, so it changes seldom: a day is enough for what counts in days. */
@@ -160,7 +162,8 @@ function readRows<T>(states: ReadonlyMap<string, T>, { keys, rows }: Counters, w
 export class Ledger {
   readonly state: LedgerState
   #ended = new Set<string>()
-  #expired = new Set<number>()
+  /** Up to which offset a run that is new may have begun before what Kafka dropped, by partition. */
+  #expired: Map<number, number>
   #changedRuns = new Set<string>()
   #changedTotals = new Set<string>()
   /** Those of which counters have changed; where they are among the others as well, more than these. */
@@ -173,11 +176,14 @@ export class Ledger {
 
   /**
    * @param state as a checkpoint kept it: runs by their id in hex, totals by their key
-   * @param expired partitions of which Kafka has dropped records before they were read
+   * @param expired partitions of which Kafka has dropped records before they were read, and how far their logs went by then
    */
-  constructor(state: LedgerState = { runs: new Map(), totals: new Map() }, expired: Iterable<number> = []) {
+  constructor(
+    state: LedgerState = { runs: new Map(), totals: new Map() },
+    expired: Iterable<[partition: number, to: number]> = [],
+  ) {
     this.state = state
-    this.#expired = new Set(expired)
+    this.#expired = new Map(expired)
     for (const [run, { ended }] of state.runs) if (ended) this.#ended.add(run)
   }
 
@@ -186,11 +192,12 @@ export class Ledger {
    * @param day which day's total its losses and copies go to: that of its first line
    * @param partition where its record is
    * @param appended when that was appended, ms since 1970
+   * @param offset which it is
    * @returns which lines are to be written: all (`undefined`), or those whose byte is 1
    */
-  enter(chunk: Chunk, day: string, partition: number, appended = 0): Uint8Array | undefined {
+  enter(chunk: Chunk, day: string, partition: number, appended = 0, offset = 0): Uint8Array | undefined {
     const id = Buffer.from(chunk.run).toString('hex')
-    const run = this.state.runs.get(id) ?? this.#begin(id, chunk, partition)
+    const run = this.state.runs.get(id) ?? this.#begin(id, chunk, partition, offset)
     if (run.partition !== partition) this.#changedRuns.add(id)
     run.partition = partition
     if (run.heard === undefined || appended - run.heard >= HEARD_MS) {
@@ -312,14 +319,28 @@ export class Ledger {
     return totals
   }
 
-  /** Kafka has dropped records of the partition before they were read: what is missing of its runs from here on is missing for that. */
-  expire(partition: number): void {
-    this.#expired.add(partition)
+  /**
+   * Kafka has dropped records of the partition before they were read: what is missing of its runs from here on is missing for that, until
+   * a line of theirs comes.
+   * @param to the offset of the log's end
+   */
+  expire(partition: number, to: number): void {
+    this.behead(partition, to)
     for (const [id, run] of this.state.runs) {
       if (run.partition !== partition || run.ended) continue
       for (const source of run.sources) source.expired = true
       this.#changedRuns.add(id)
     }
+  }
+
+  /**
+   * Kafka has dropped records of the partition that are not entered here: what is missing of a run that is heard of for the first time is
+   * missing for that. But not once the log has ended that there is now: one that was silent for as long as Kafka keeps records is
+   * taken for one that begins.
+   * @param to the offset of that end
+   */
+  behead(partition: number, to: number): void {
+    this.#expired.set(partition, Math.max(to, this.#expired.get(partition) ?? 0))
   }
 
   /** Puts `runs` in the place of all that is known of a partition's: what another root came to that read it meanwhile. */
@@ -367,10 +388,11 @@ export class Ledger {
     id: string,
     { service, module, host, container }: Named & { container: Pick<Chunk['container'], 'name'> },
     partition: number,
+    offset = 0,
   ): RunState {
     const source = (): SourceState => ({
       ...{ high: 0, written: 0, doubled: 0, holes: [], closed: {} },
-      ...(this.#expired.has(partition) && { expired: true }),
+      ...(offset < (this.#expired.get(partition) ?? 0) && { expired: true }),
     })
     const run: RunState = {
       ...{ partition, service, module, host, container: container.name },
@@ -516,10 +538,14 @@ class Entry {
 }
 
 /**
- * Adds to the lines of a reason. The reason is a sender's word: one that every object has by itself, such as `constructor`, is no count.
+ * Adds to the lines of a reason. The reason is a sender's word: one that every object has by itself, such as `constructor`, is no count,
+ * and as many as somebody can think of are not told apart; one that is, stays so.
  * Nor does the sum of absurd numbers leave the integers that a checkpoint takes, to either side.
  */
-export function add(lost: Record<string, number>, reason: string, lines: number): void {
+export function add(lost: Record<string, number>, said: string, lines: number): void {
+  const isApart =
+    Object.hasOwn(lost, said) || said === GAP || said === EXPIRED || Object.keys(lost).length < MAX_REASONS
+  const reason = isApart ? said : OTHER_REASON
   const known = Object.hasOwn(lost, reason) ? lost[reason]! : 0
   lost[reason] = saturated(known + lines)
 }
@@ -528,9 +554,11 @@ export function add(lost: Record<string, number>, reason: string, lines: number)
 export const saturated = (sum: number): number =>
   Math.min(Math.max(sum, Number.MIN_SAFE_INTEGER), Number.MAX_SAFE_INTEGER)
 
-/** Partitions of which Kafka has dropped records before they were read. */
-export function* expiredOf(state: { partitions: ReadonlyMap<number, { expired?: number }> }): Generator<number> {
-  for (const [partition, { expired }] of state.partitions) if (expired) yield partition
+/** Partitions of which Kafka has dropped records before they were read, and how far their logs went by then. */
+export function* expiredOf(state: {
+  partitions: ReadonlyMap<number, { expiredTo?: number }>
+}): Generator<[partition: number, to: number]> {
+  for (const [partition, { expiredTo }] of state.partitions) if (expiredTo !== undefined) yield [partition, expiredTo]
 }
 
 /** Holes are never changed, but replaced: they are shared. */

@@ -167,7 +167,7 @@ try {
     index,
     log,
     admit: () => space.admit(),
-    probe: () => probe(root),
+    probe: (bytes) => probe(root, bytes),
     connected: async (kafka, admin, again) => {
       await membership.leaveForTheDead(kafka, settings.KAFKA_GROUP)
       // A topic that somebody deletes while we run is his to make again, and what was suitable is so still.

@@ -236,6 +236,7 @@ export const mergeRoots = (claims: readonly RootClaims[]): RootClaims[] =>
       ...same[0]!,
       partitions: [...new Set(same.flatMap(({ partitions }) => partitions))].sort((a, b) => a - b),
       lines: sum(same.map(({ lines }) => lines)),
+      uncounted: sum(same.map(({ uncounted }) => uncounted)),
     }),
   )
 
@@ -273,9 +274,10 @@ export const mergeReplays = (
 })
 
 /** A line's neighbours, as that consumer's. */
-export const qualifyContext = (name: string, { lines, index }: ContextAnswer): ContextAnswer => ({
+export const qualifyContext = (name: string, { lines, index, partial }: ContextAnswer): ContextAnswer => ({
   lines: lines.map((line) => ({ ...line, at: qualified(name, line.at), file: qualified(name, line.file) })),
   index,
+  partial: partial.map((gap) => ({ consumer: name, ...gap })),
 })
 
 function order(a: readonly string[], b: readonly string[]): number {

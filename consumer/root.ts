@@ -61,12 +61,17 @@ function readUuid(path: string): string {
 
 const PROBE_BYTES = 64 * 1024
 
-/** Writes something durable to the root's disk, and removes it. @throws Error of the file system where that does not take it */
-export function probe({ state }: Pick<Root, 'state'>): void {
+/**
+ * Writes so much durable to the root's disk, and at least PROBE_BYTES, and removes it. Where there is a quota a disk takes little, and refuses
+ * what it was given before.
+ * @throws Error of the file system where that does not take it
+ */
+export function probe({ state }: Pick<Root, 'state'>, bytes = 0): void {
   const path = join(state, 'probe')
   const fd = openSync(path, 'w')
   try {
-    writeSync(fd, Buffer.alloc(PROBE_BYTES, 1))
+    const block = Buffer.alloc(PROBE_BYTES, 1)
+    for (let written = 0; written < Math.max(bytes, PROBE_BYTES); ) written += writeSync(fd, block)
     fsyncSync(fd)
   } finally {
     closeSync(fd)

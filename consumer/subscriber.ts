@@ -91,13 +91,13 @@ export type SubscriberOptions = {
   checkpoint: Pick<Checkpoint, 'state' | 'append'>
   ledger: Ledger
   landing: Pick<Landing, 'land' | 'count' | 'newest' | 'takeTimes'>
-  writer: Pick<Writer, 'flush' | 'sync'>
+  writer: Pick<Writer, 'flush' | 'sync' | 'unsynced'>
   index: Pick<IndexLog, 'sync'>
   log: Logger
   /** Throws while nothing more may be written, although the disk would take it. */
   admit(): void
-  /** Writes something durable to the root's disk. Throws what that says where it does not take it. */
-  probe(): void
+  /** Writes so much durable to the root's disk. Throws what that says where it does not take it. */
+  probe(bytes: number): void
   clock?: Clock
   /**
    * A new connection to Kafka is about to join.
@@ -374,7 +374,7 @@ export class Subscriber {
     if (failure && opened.length === 0 && this.#held.size === 0) throw failure
     await this.#inRound(async () => {
       for (const { taken } of opened) if (taken) ledger.adopt(taken.partition, taken.runs)
-      for (const { opening } of opened) this.#enter(opening)
+      for (const { opening, taken, high } of opened) this.#enter(opening, high, taken?.beheaded)
       // Before the first claim: what is claimed then is found again with the ledger as it was.
       await this.#writeCheckpoint([])
     })
@@ -446,7 +446,7 @@ export class Subscriber {
     const { partition, tenure, from, to, hash } = rest
     const there = from < to && log && (await this.#holds(partition, to, hash, log))
     const begin = there ? Math.min(Math.max(from, log.low), to) : to
-    if (begin > from) await this.#inRound(async () => this.#giveUp(rest, begin))
+    if (begin > from) await this.#inRound(async () => this.#giveUp(rest, begin, log?.high ?? to))
     if (there && begin < to) {
       await this.#landRest({ ...rest, from: begin }, generation)
       this.#options.log.info({ partition, tenure, from: begin, to }, 'wrote what was claimed before another took over')
@@ -471,10 +471,11 @@ export class Subscriber {
    * Counts as lost what of a tenure of ours Kafka does not have any more: all numbers up to where its successor, who has read it, says that
    * its runs go. What is left of it brings some of them back. The position moves with the counts, so that they are counted once.
    * @param begin where what is left begins
+   * @param high the log's end
    */
-  #giveUp({ partition, tenure, from, to }: Unfinished, begin: number): void {
+  #giveUp({ partition, tenure, from, to }: Unfinished, begin: number, high: number): void {
     const { ledger, ledgerTopic, topic, log } = this.#options
-    this.#expire(partition, begin - from)
+    this.#expire(partition, begin - from, high)
     this.#move(partition, { ...keptOf(this.#positions.get(partition)), next: begin, tenure })
     const of = (each: Claimed) => each.partition === partition && each.tenure === tenure
     const { runs, totals } = ledgerTopic.closed.find(of) ?? { runs: [], totals: [] }
@@ -515,22 +516,35 @@ export class Subscriber {
     const closed: ClosedTenure = { partition, ...closes }
     const taken = await takeOver({ ledgerTopic, landing, read: this.#read }, closed, log)
     await ledgerTopic.close(taken.claimed)
+    const { uncounted, owner: root } = taken.claimed
+    if (uncounted > 0) {
+      this.#options.log.error(
+        { code: 'RECORDS_EXPIRED', partition, root, records: uncounted },
+        'Kafka dropped records that another root had claimed, before that said that it wrote them and anybody counted their lines; give the topic a longer retention. Start the consumer of that root again, to have counted what it did not write',
+      )
+    }
     return taken
   }
 
-  /** Enters where a partition goes on. */
-  #enter({ partition, tenure, next, expired, recreated }: Opening & { partition: number }): void {
+  /**
+   * Enters where a partition goes on.
+   * @param high the log's end
+   * @param beheaded whether records were dropped of which the root before us had not said what runs they were of
+   */
+  #enter(opening: Opening & { partition: number }, high: number, beheaded = false): void {
+    const { partition, tenure, next, expired, headless, recreated } = opening
     this.#tellOpening(partition, expired, recreated)
-    if (expired > 0) this.#expire(partition, expired)
+    if (expired > 0 || headless || beheaded) this.#expire(partition, expired, high)
     const position = this.#positions.get(partition)
     if (position?.tenure === tenure && position.next === next) return
     this.#move(partition, { ...keptOf(position), next, tenure })
   }
 
-  #expire(partition: number, records: number): void {
+  #expire(partition: number, records: number, high: number): void {
     const position = this.#positions.get(partition)
-    this.#options.ledger.expire(partition)
-    this.#move(partition, { next: 0, tenure: 0, ...position, expired: (position?.expired ?? 0) + records })
+    this.#options.ledger[records > 0 ? 'expire' : 'behead'](partition, high)
+    const expired = (position?.expired ?? 0) + records
+    this.#move(partition, { next: 0, tenure: 0, ...position, expired, expiredTo: high })
   }
 
   #move(partition: number, position: PartitionState): void {
@@ -761,8 +775,9 @@ export class Subscriber {
       work()
     } catch (error) {
       let refusal: unknown = error
+      const { unsynced } = this.#options.writer
       await this.#insist(round, () => {
-        if (refusal === undefined) return this.#options.probe()
+        if (refusal === undefined) return this.#options.probe(unsynced)
         refusal = undefined
         throw error
       })
@@ -814,5 +829,10 @@ export class Subscriber {
 }
 
 /** What of a position is kept where it moves without a record. */
-const keptOf = (position: PartitionState | undefined): Pick<PartitionState, 'expired'> =>
-  position?.expired === undefined ? {} : { expired: position.expired }
+const keptOf = ({
+  expired,
+  expiredTo,
+}: Partial<PartitionState> = {}): Pick<PartitionState, 'expired' | 'expiredTo'> => ({
+  ...(expired !== undefined && { expired }),
+  ...(expiredTo !== undefined && { expiredTo }),
+})

@@ -11,7 +11,13 @@ import type { Landing } from './landing.ts'
 import { Ledger, type LedgerState, type RunState, type Totals } from './ledger.ts'
 import type { Claimed, ClaimedRun, Known, LedgerTopic } from './ledger-topic.ts'
 
-export type TakeOver = { partition: number; runs: Map<string, RunState>; claimed: Claimed }
+export type TakeOver = {
+  partition: number
+  runs: Map<string, RunState>
+  /** Kafka had dropped records before anybody could say what runs they were of. */
+  beheaded: boolean
+  claimed: Claimed
+}
 
 export type TakeOverSources = {
   ledgerTopic: Pick<LedgerTopic, 'load'>
@@ -33,7 +39,8 @@ export async function takeOver(sources: TakeOverSources, closes: ClosedTenure, l
     totals: new Map(),
   })
   const begin = Math.max(known?.at ?? 0, log.low)
-  if (known && begin > known.at) replica.expire(partition)
+  const beheaded = begin > (known?.at ?? 0)
+  if (beheaded) replica.expire(partition, log.high)
   let hash: number | undefined
   const count = async (ledger: Ledger, begin: number, end: number, entered = new Set<string>()): Promise<void> => {
     for await (const messages of read(partition, begin, Math.min(end, log.high))) {
@@ -52,7 +59,7 @@ export async function takeOver(sources: TakeOverSources, closes: ClosedTenure, l
   const written = known?.tenure === tenure ? Math.max(known.at, from) : from
   await count(replica, begin, written)
   // From here on it is not known to be written: what it comes to is owed.
-  const owed = new Ledger({ runs: replica.state.runs, totals: new Map() })
+  const owed = new Ledger({ runs: replica.state.runs, totals: new Map() }, beheaded ? [[partition, log.high]] : [])
   const entered = new Set<string>()
   await count(owed, Math.max(begin, written), to, entered)
   const { runs } = owed.state
@@ -61,11 +68,13 @@ export async function takeOver(sources: TakeOverSources, closes: ClosedTenure, l
     ...closes,
     hash,
     written,
+    // Nobody can say any more what lines were in them.
+    uncounted: Math.max(0, Math.min(log.low, to) - written),
     totals,
     runs: claimedRuns(runs, entered, totals),
     state: 'claimed',
   }
-  return { partition, runs, claimed }
+  return { partition, runs, beheaded, claimed }
 }
 
 /** They go into one record, of which Kafka takes 1 MB. Of others it can't be said later what of them expired. */

@@ -183,7 +183,7 @@ type AroundProps = {
   onMore(which: 'before' | 'after'): void
 }
 
-function Around({ answer: { lines, index }, asked, onMore }: AroundProps) {
+function Around({ answer: { lines, index, partial }, asked, onMore }: AroundProps) {
   const hit = useRef<HTMLDivElement>(null)
   useEffect(() => {
     hit.current?.scrollIntoView({ block: 'nearest' })
@@ -191,6 +191,7 @@ function Around({ answer: { lines, index }, asked, onMore }: AroundProps) {
   return (
     <section class="around-section">
       <h3>Around it in its file</h3>
+      {partial[0] && <p class="notice fair">Something is missing here: {partial[0].message}</p>}
       <button
         type="button"
         class="more"

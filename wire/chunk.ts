@@ -128,7 +128,7 @@ const LIMITS = {
 }
 
 /** A reason is a key and stands in tables: what is no word is taken for this one. */
-const OTHER_REASON = 'other'
+export const OTHER_REASON = 'other'
 const REASON = /^[a-z][a-z0-9-]{0,62}$/
 
 /** A sender's reason as a word. */

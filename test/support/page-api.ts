@@ -285,7 +285,7 @@ export class PageApi {
       const inFile = this.#lines.filter(({ file }) => file === line.file)
       const index = inFile.indexOf(line)
       const from = Math.max(0, index - Number(before))
-      return { lines: inFile.slice(from, index + Number(after) + 1), index: index - from }
+      return { lines: inFile.slice(from, index + Number(after) + 1), index: index - from, partial: [] }
     })
     server.get('/api/v1/lines', async ({ query }, reply) => {
       const asked = query as Record<string, string>

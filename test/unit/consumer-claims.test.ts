@@ -3,7 +3,7 @@ import { openTenure, readMetadata, writeMetadata } from '../../consumer/claims.t
 
 const US = 'root-a'
 const log = { low: 10, high: 100 }
-const fine = { expired: 0, recreated: false }
+const fine = { expired: 0, headless: false, recreated: false }
 const commit = (offset: number, owner: string, tenure: number, from: number) => ({
   offset,
   metadata: { owner, tenure, from },
@@ -11,7 +11,12 @@ const commit = (offset: number, owner: string, tenure: number, from: number) => 
 
 describe('a partition that was just assigned', () => {
   it.each([
-    ['nobody read it', { offset: -1, metadata: undefined }, undefined, { tenure: 1, from: 10, next: 10, ...fine }],
+    [
+      'nobody read it',
+      { offset: -1, metadata: undefined },
+      undefined,
+      { tenure: 1, from: 10, next: 10, ...fine, headless: true },
+    ],
     [
       'we claimed and wrote it',
       commit(80, US, 3, 20),
@@ -54,6 +59,12 @@ describe('a partition that was just assigned', () => {
       { offset: -1, metadata: undefined },
       { next: 60, tenure: 5, hash: 1 },
       { tenure: 6, from: 60, next: 60, ...fine },
+    ],
+    [
+      'Kafka forgot the commit, and dropped what was not read yet',
+      { offset: -1, metadata: undefined },
+      { next: 7, tenure: 5, hash: 1 },
+      { tenure: 6, from: 10, next: 10, ...fine, expired: 3 },
     ],
     [
       'records expired before they were read',

@@ -123,7 +123,7 @@ describe('ledger', () => {
     const ledger = new Ledger()
     ledger.enter(cut({ first: [1, 1], sources: [0, 1] }), DAY, 0)
     ledger.enter(cut({ ...lines(1, 1), run: 'ab'.repeat(16) }), DAY, 1)
-    ledger.expire(0)
+    ledger.expire(0, 1)
     ledger.enter(cut(lines(5, 1)), DAY, 0)
     ledger.enter(cut(lines(9, 1)), DAY, 0)
     ledger.enter(cut({ first: [10, 4], sources: [1] }), DAY, 0)
@@ -133,6 +133,35 @@ describe('ledger', () => {
     expect(lost(RUN)).toEqual([{ expired: 3, gap: 3 }, { expired: 2 }])
     expect(lost('cd'.repeat(16))).toEqual([{ expired: 3 }, {}])
     expect(lost('ab'.repeat(16))).toEqual([{ gap: 1 }, {}])
+  })
+
+  it('a run that is first heard of behind what the log held when records had expired has lost its lines otherwise', () => {
+    const ledger = new Ledger({ runs: new Map(), totals: new Map() }, [[0, 50]])
+    const early = 'ab'.repeat(16)
+    ledger.enter(cut({ ...lines(3, 1), run: early }), DAY, 0, 0, 49)
+    ledger.enter(cut(lines(4, 1)), DAY, 0, 0, 50)
+    expect(lostOf(ledger.state.runs.get(early)!.sources[0])).toEqual({ expired: 2 })
+    expect(lostOf(ledger.state.runs.get(RUN)!.sources[0])).toEqual({ gap: 3 })
+  })
+
+  it('more reasons than a sender can have are not told apart, and what comes late is taken back all the same', () => {
+    const ledger = new Ledger()
+    const reasons = 1_000
+    for (let i = 0; i < reasons; i++) {
+      const told = { source: 'stdout' as const, from: i + 1, count: 1, reason: `reason-${i}` }
+      ledger.enter(cut({ first: [i + 2, 1], sources: [], lost: [told] }), DAY, 0)
+    }
+    ledger.enter(cut(lines(reasons + 11, 1)), DAY, 0)
+    const [totals] = ledger.state.totals.values()
+    const { sources } = ledger.state.runs.get(RUN)!
+    for (const lost of [totals!.lost, sources[0].closed, lostOf(sources[0])]) {
+      expect(Object.keys(lost).length).toBeLessThan(40)
+      expect(lost).toMatchObject({ other: expect.any(Number) })
+    }
+    expect(totals!.lost).toMatchObject({ gap: 10, 'reason-0': 1 })
+    expect(sumsOf(ledger.state)).toMatchObject({ written: 0, lost: reasons + 10 })
+    expect(written(ledger, cut(lines(reasons - 4, 5)))).toHaveLength(5)
+    expect(sum(totals!.lost)).toBe(reasons + 5)
   })
 
   it('a partition that another root has read meanwhile goes on where that one came to, and sums over both are whole', () => {

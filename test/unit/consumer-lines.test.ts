@@ -237,6 +237,10 @@ it('neighbours are found over stretches of more lines than a call may have argum
   const around = await new FileLines(text, parts).around(many.length, 2, many.length + 1)
   expect(around?.lines.map(({ position }) => position)).toHaveLength(many.length + 4)
   expect(around?.lines[0]?.position).toBe(many.length - 2)
+  expect(around?.untold).toBe(0)
+  const torn = await new FileLines(text, parts.toSpliced(1, 1)).around(2 * many.length, many.length + 2, 0)
+  expect(torn?.lines.map(({ position }) => position)).toContain(many.length - 1)
+  expect(torn?.untold).toBe(many.length)
 })
 
 describe('once the client has left', () => {

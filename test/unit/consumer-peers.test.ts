@@ -133,7 +133,7 @@ const routesOf =
       async ({ query }) => {
         const [, file, position] = /^(.*):(\d+)$/.exec(query.at)!
         if (file !== FILE) throw new ConsumerError('NOT_FOUND', `there is no ${file}`)
-        return { lines: [line({ second: Number(position), text: `of ${name}` })], index: 0 }
+        return { lines: [line({ second: Number(position), text: `of ${name}` })], index: 0, partial: [] }
       },
     )
     const letters = (holdings.letters ?? []).map(letterAt)
@@ -464,14 +464,20 @@ describe('any consumer', () => {
 
   it('disowns a root wherever its partitions are', async () => {
     const [root, other] = ['3e0c55d4-9cf6-4d3b-a5a4-3c4b8b0a1a01', '3e0c55d4-9cf6-4d3b-a5a4-3c4b8b0a1a02']
-    const claims = (partition: number) => ({ root, state: 'claimed' as const, partitions: [partition], lines: 5 })
+    const claims = (partition: number) => ({
+      root,
+      state: 'claimed' as const,
+      partitions: [partition],
+      lines: 5,
+      uncounted: 1,
+    })
     await using several = await consumers([{ roots: [] }, { roots: [claims(2)] }, { roots: [claims(1)] }])
     expect(await several.get('/roots')).toEqual({
-      roots: [{ root, state: 'claimed', partitions: [1, 2], lines: 10 }],
+      roots: [{ root, state: 'claimed', partitions: [1, 2], lines: 10, uncounted: 2 }],
       partial: [],
     })
     const disown = (which: string) => several.get(`/roots/${which}/disown`, { method: 'POST' })
-    expect(await disown(root)).toEqual({ root, state: 'disowned', partitions: [1, 2], lines: 10 })
+    expect(await disown(root)).toEqual({ root, state: 'disowned', partitions: [1, 2], lines: 10, uncounted: 2 })
     expect(await disown(other)).toMatchObject({ error: 'NOT_FOUND' })
   })
 

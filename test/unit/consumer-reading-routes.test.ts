@@ -91,7 +91,7 @@ describe('context', () => {
     expect(answer.index).toBe(5)
     expect(answer.lines).toEqual(inFile.slice(7))
     const first = (await reading.get('context', { at: inFile[0]!.at, before: 5, after: 0 })).json()
-    expect(first).toEqual({ lines: [inFile[0]], index: 0 })
+    expect(first).toEqual({ lines: [inFile[0]], index: 0, partial: [] })
   })
 
   it.each([

@@ -1,10 +1,11 @@
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openRoot } from '../../consumer/root.ts'
+import { openRoot, probe } from '../../consumer/root.ts'
 import { Consumer } from '../support/consumer.ts'
 import { temporaryFolder } from '../support/folder.ts'
+import { PAGE, smallDisk } from '../support/small-disk.ts'
 import { until } from '../support/until.ts'
 
 describe('the root', () => {
@@ -35,6 +36,15 @@ describe('the root', () => {
     await first.kill()
     second.launch()
     await holds(second)
+  })
+
+  it('whose disk takes a little, and not as much as it refused, is told from one that takes it', () => {
+    using disk = smallDisk(64)
+    const state = disk.path
+    expect(() => probe({ state }, 40 * PAGE)).not.toThrow()
+    expect(() => probe({ state })).not.toThrow()
+    expect(() => probe({ state }, 80 * PAGE)).toThrow(/ENOSPC/)
+    expect(readdirSync(state)).toEqual([])
   })
 
   it('that is a file is refused in words', () => {
