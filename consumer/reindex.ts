@@ -99,6 +99,8 @@ export class Reindex {
   #aside: string
   /** Done when nobody is at it any more. */
   #last: Promise<void> = Promise.resolve()
+  /** How many are at it, or wait for those who are. */
+  #asked = 0
   /** Days whose log was looked at since the start, and is whole. */
   #checked = new Set<string>()
 
@@ -113,10 +115,14 @@ export class Reindex {
     index.watch({ grown: () => {}, removed: again, replaced: () => {}, damaged: again })
   }
 
-  /** Looks at the logs of days that were not looked at yet; one that is damaged is mended from the files. */
+  /**
+   * Looks at the logs of days that were not looked at yet; one that is damaged is mended from the files. While somebody has the index mended
+   * it is left for the next time: what else is done to files does not wait for that.
+   */
   async check(stop: AbortSignal): Promise<void> {
     const { state, index, log } = this.#sources
     for (const [day, length] of index.lengths) {
+      if (this.#asked > 0) return
       if (this.#checked.has(day) || stop.aborted) continue
       this.#checked.add(day)
       let damage = 0
@@ -126,6 +132,10 @@ export class Reindex {
         if (stop.aborted) return
       }
       if (damage === 0 || !index.lengths.has(day)) continue
+      if (this.#asked > 0) {
+        this.#checked.delete(day)
+        return
+      }
       log.warn(
         { code: 'INDEX_DAMAGED', day, bytes: damage, of: length },
         'the index of a day is damaged: no line is lost, but some are not found. It is mended from the files now; run `tallyman reindex` to have it as it was, as long as Kafka holds the records',
@@ -159,6 +169,7 @@ export class Reindex {
     const before = this.#last
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#last = promise
+    this.#asked++
     await before
     const works: Work[] = []
     try {
@@ -181,6 +192,7 @@ export class Reindex {
         log.warn({ code: 'DISK_REFUSED', err: error }, 'what a reindex left aside could not be removed')
       } finally {
         // Whoever is next waits for this.
+        this.#asked--
         resolve()
       }
     }

@@ -18,6 +18,8 @@ export type MendingOptions = {
   steps?: Steps
   /** In which daemon; one of its own, that ends with it, where it is not given. */
   life?: Life
+  /** Is waited for, again and again, while it is under way. */
+  meanwhile?(reindex: Reindex): Promise<void>
 }
 
 const settings = (format: LineFormat) => ({ LINE_FORMAT: format, TZ_FILES: 'UTC', KEEP_DAYS: 7 })
@@ -56,8 +58,10 @@ export async function mend(
       log: pino({ level: 'silent' }),
     })
     const events: ReindexEvent[] = []
-    for await (const event of reindex.run({ kafka: topic.length > 0, ...query }, new AbortController().signal))
+    for await (const event of reindex.run({ kafka: topic.length > 0, ...query }, new AbortController().signal)) {
       events.push(event)
+      if (event.type !== 'end') await options.meanwhile?.(reindex)
+    }
     const end = events.at(-1)
     if (end?.type !== 'end' || end.partial.length > 0) throw new Error(JSON.stringify(end))
     return end.days

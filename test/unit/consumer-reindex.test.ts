@@ -15,6 +15,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ANYBODY } from '../../consumer/access.ts'
 import type { LineFormat } from '../../consumer/layout.ts'
+import type { Reindex } from '../../consumer/reindex.ts'
 import { verify } from '../../consumer/verify.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { Steps } from '../support/housekeeping.ts'
@@ -186,6 +187,21 @@ describe.each(FORMATS)('the index of %s', (format) => {
       expect(existsSync(join(root, `.tallyman/reindexing/${DAY}.whole`))).toBe(false)
     }
   })
+})
+
+it('what else is done to files does not wait for a mending that somebody has asked for', async () => {
+  using folder = temporaryFolder()
+  const topic = topicOf(SAID)
+  await landEach(folder.path, topic, 'text')
+  rmSync(indexOf(folder.path))
+  let passes = 0
+  const meanwhile = async (reindex: Reindex) => {
+    await reindex.check(new AbortController().signal)
+    passes++
+  }
+  const [day] = await mend(folder.path, { topic, meanwhile })
+  expect(day).toMatchObject({ changed: true, fromFiles: 0 })
+  expect(passes).toBeGreaterThan(0)
 })
 
 it('any damage, any part of Kafka: every line is in one row, and what Kafka holds is as it was', async () => {
