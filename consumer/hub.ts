@@ -266,7 +266,7 @@ class Channel {
 
   #tell(events: readonly string[]): void {
     const bytes = wireBytes(events, this.#follow.wire)
-    for (const reader of this.readers) reader.offer(bytes, 0)
+    for (const reader of this.readers) reader.offerCursor(bytes)
   }
 }
 
@@ -292,13 +292,26 @@ export class Reader {
     this.#wire = wire
   }
 
-  /** Takes events into the queue, or counts their lines as missed. */
+  /** Takes events into the queue, or counts their lines as missed. Where they hold none, lines that were sent wait for them. */
   offer(bytes: Buffer, lines: number): void {
-    if (this.#missed > 0 || (this.#bytes > 0 && this.#bytes + bytes.length > this.#most())) {
-      this.#missed += lines
-      this.#tell(lines)
+    if (this.#missed === 0 && (lines === 0 || this.#fits(bytes))) {
+      this.#put(bytes)
       return
     }
+    this.#missed += lines
+    this.#tell(lines)
+  }
+
+  /** Takes a cursor into the queue where there is room: the next one stands for more. */
+  offerCursor(bytes: Buffer): void {
+    if (this.#missed === 0 && this.#fits(bytes)) this.#put(bytes)
+  }
+
+  #fits({ length }: Buffer): boolean {
+    return this.#bytes === 0 || this.#bytes + length <= this.#most()
+  }
+
+  #put(bytes: Buffer): void {
     this.#queue.push(bytes)
     this.#bytes += bytes.length
     this.#wake?.()

@@ -4,6 +4,7 @@ import type { Line } from '../../consumer/api-schema.ts'
 import { EventDecoder } from '../../consumer/event-decoder.ts'
 import { HeldLines } from '../../consumer/held-lines.ts'
 import { HeldStretches } from '../../consumer/held-stretches.ts'
+import { Reader } from '../../consumer/hub.ts'
 import { Landed, type Window } from '../../consumer/window.ts'
 import { NOON } from '../support/landing.ts'
 
@@ -91,7 +92,8 @@ describe('lines that are told in batches', () => {
     )
   })
 
-  it('have all been let go of where the consumer says that some are left out', () => {
+  /** Two lines of the same time, and one that is later. */
+  const uneven = (): HeldStretches => {
     const window = new HeldStretches()
     const [first, second] = landed([
       { container: 0, begin: 0, lines: [{ ms: 0, stderr: false, text: Buffer.from('first') }] },
@@ -103,10 +105,35 @@ describe('lines that are told in batches', () => {
     ])
     window.add(first!)
     window.add(second!)
+    return window
+  }
+  const decodes = () => {
     const decoder = new EventDecoder<{ type: string; line?: string }>()
-    const decoded = (bytes: Buffer) => [...decoder.decode(bytes)].flat().map(({ type, line }) => line ?? type)
+    return (bytes: Buffer) => [...decoder.decode(bytes)].flat().map(({ type, line }) => line ?? type)
+  }
+
+  it('have all been let go of where the consumer says that some are left out', () => {
+    const window = uneven()
+    const decoded = decodes()
     expect(decoded(window.take(NOON)!.encode())).toEqual(['first', 'after 0 ms'])
     expect(decoded(Buffer.from('{"type":"missed","lines":5}\n'))).toEqual(['after 10 ms', 'missed'])
+  })
+
+  it('are let go of also where their reader is as far behind as it may be', async () => {
+    const window = uneven()
+    const reader = new Reader(
+      0,
+      () => 1,
+      { format: 'batches', packing: undefined },
+      '',
+      () => {},
+    )
+    for (const until of [NOON, Number.POSITIVE_INFINITY]) {
+      const leaving = window.take(until)!
+      reader.offer(leaving.encode(), leaving.lines)
+    }
+    const sent = await reader.next(new AbortController().signal)
+    expect(decodes()(sent!)).toEqual(['first', 'after 0 ms', 'after 10 ms'])
   })
 
   it('that are none are refused', () => {
