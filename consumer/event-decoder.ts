@@ -18,16 +18,21 @@ import { isStderr, NEWLINE, STAMP_BYTES, textBegin } from './text-line.ts'
 export const BATCHES = 'application/vnd.tallyman.batches'
 
 const TIME_CHARACTERS = STAMP_BYTES - 1
+/** More than a stretch or an event of a consumer's ever has: who sends it is none. */
+const MAX_BYTES = 64 * 1024 * 1024
 
-export class EventDecoder<E> {
+/** A part of a stream: an event that is no batch, a stretch of one, or its end. */
+export type Part<E> = { event: E } | { stretch: StretchHead; bytes: Uint8Array } | { until: string | undefined }
+
+/** Takes a stream apart. */
+export class EventSplitter<E> {
   #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
-  /** What is not decoded yet, and how much of it there has to be before anything can be. */
+  /** What is not taken apart yet, and how much of it there has to be before anything can be. */
   #pieces: Uint8Array[] = []
   #length = 0
   #needed = 1
-  /** Stretches that are still to come of a batch. */
+  /** Of which stretches are still to come. */
   #batch: BatchEvent | undefined
-  #held: Line[] = []
 
   /** What was begun and is not whole: a stream that was not broken off leaves nothing, or an event without its newline. */
   get rest(): string {
@@ -35,12 +40,13 @@ export class EventDecoder<E> {
   }
 
   /**
-   * Decodes what has arrived, step by step: each takes little time, and may give nothing.
+   * The parts that are whole by now.
    * @throws SyntaxError for what no consumer sends
    */
-  *decode(piece: Uint8Array): Generator<E[], void, undefined> {
+  *split(piece: Uint8Array): Generator<Part<E>, void, undefined> {
     this.#pieces.push(piece)
     this.#length += piece.length
+    if (this.#length > MAX_BYTES) throw new SyntaxError(`an event or a stretch of more than ${MAX_BYTES} bytes`)
     if (this.#length < this.#needed) return
     const bytes = this.#pieces.length === 1 ? piece : joined(this.#pieces, this.#length)
     let at = 0
@@ -49,14 +55,13 @@ export class EventDecoder<E> {
       if (stretch) {
         this.#needed = stretch.bytes
         if (bytes.length - at < this.#needed) break
-        this.#read(stretch, bytes.subarray(at, at + stretch.bytes))
-        at += stretch.bytes
         this.#batch?.stretches.shift()
-        yield []
+        yield { stretch, bytes: bytes.subarray(at, at + stretch.bytes) }
+        at += stretch.bytes
       } else if (this.#batch) {
         const { until } = this.#batch
         this.#batch = undefined
-        yield this.#release(until) as E[]
+        yield { until }
       } else {
         const end = bytes.indexOf(NEWLINE, at)
         this.#needed = bytes.length - at + 1
@@ -66,12 +71,38 @@ export class EventDecoder<E> {
         if (text === '') continue
         const event = JSON.parse(text) as E | BatchEvent
         if (isBatch(event)) this.#batch = event
-        // What is left out stands behind what is held, and so may be the batch that would let go of that.
-        else yield isMissed(event) ? [...(this.#release(undefined) as E[]), event] : [event]
+        else yield { event }
       }
     }
     this.#length = bytes.length - at
     this.#pieces = this.#length > 0 ? [bytes.subarray(at)] : []
+  }
+}
+
+/** Makes events of a stream, lines of what is in batches. */
+export class EventDecoder<E> {
+  #splitter = new EventSplitter<E>()
+  #text = new TextDecoder('utf-8', { ignoreBOM: true })
+  #held: Line[] = []
+
+  /** As of EventSplitter. */
+  get rest(): string {
+    return this.#splitter.rest
+  }
+
+  /**
+   * Decodes what has arrived, step by step: each takes little time, and may give nothing.
+   * @throws SyntaxError for what no consumer sends
+   */
+  *decode(piece: Uint8Array): Generator<E[], void, undefined> {
+    for (const part of this.#splitter.split(piece)) {
+      if ('stretch' in part) {
+        this.#read(part.stretch, part.bytes)
+        yield []
+      } else if ('until' in part) yield this.#release(part.until) as E[]
+      // What is left out stands behind what is held, and so may be the batch that would let go of that.
+      else yield isMissed(part.event) ? [...(this.#release(undefined) as E[]), part.event] : [part.event]
+    }
   }
 
   #read({ file, position: begin, service, module, host, container }: StretchHead, bytes: Uint8Array): void {
@@ -79,7 +110,7 @@ export class EventDecoder<E> {
       const end = bytes.indexOf(NEWLINE, at)
       const text = end === -1 ? -1 : textBegin(bytes, at, end)
       if (text === -1) throw new SyntaxError('a batch holds what is no line')
-      const said = this.#decoder.decode(bytes.subarray(at, end))
+      const said = this.#text.decode(bytes.subarray(at, end))
       const position = begin + at
       this.#held.push({
         type: 'line',

@@ -36,7 +36,9 @@ import {
   type VerifyQuery,
   verifyAnswer,
 } from './api-schema.ts'
-import { type Events, eventStream, type Wire, wireOf } from './event-stream.ts'
+import { type Batch, encodeBatch } from './batch.ts'
+import { BATCHES } from './event-decoder.ts'
+import { type Events, encodeEvents, eventStream, type Wire, wireOf } from './event-stream.ts'
 import {
   mergeDays,
   mergeDeadLetters,
@@ -49,10 +51,12 @@ import {
   type Told,
 } from './merge-answers.ts'
 import { type Feed, mergeLines, mergeSearches, mergeTails, splitCursors } from './merge-streams.ts'
-import { readNdjson } from './ndjson.ts'
+import { readBatches, readNdjson } from './ndjson.ts'
+import { pack } from './packing.ts'
 import { passOn } from './pass-on.ts'
 import { followPeer, readPeer } from './peer-events.ts'
 import { HOP, type Peer, type Peers } from './peers.ts'
+import { asksForAll } from './tail.ts'
 
 /** What is known here of the runs that are asked for. */
 export type RunsOf = (query: VerifyQuery, access: Access) => RunRow[]
@@ -119,6 +123,22 @@ type ForAll = {
   wire?: Wire
   /** Where a tail goes on, by consumer. */
   tailFrom?: Map<string, string> | undefined
+}
+
+/** As all consumers are asked for what goes out so. */
+const acceptOf = ({ format }: Wire): string =>
+  format === 'batches' ? `${BATCHES}, application/x-ndjson` : 'application/x-ndjson'
+
+const isBatch = (event: object): event is Batch => (event as { type?: unknown }).type === 'batch'
+
+/** Events of which some are batches, as they go over the wire. */
+function mixed(events: readonly object[], { format, packing }: Wire): Buffer {
+  const bytes = Buffer.concat(
+    events.map((event) =>
+      isBatch(event) ? encodeBatch(event) : Buffer.from(encodeEvents([JSON.stringify(event)], format)),
+    ),
+  )
+  return packing ? pack(bytes, packing) : bytes
 }
 
 type Asked = { peer: Peer; answer?: unknown; runs?: RunRow[]; error?: Error }
@@ -226,10 +246,10 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
       const forAll = begin(request, reply)
       if (!forAll) return
       await peers.introduced(request.access, forAll.gone.signal)
-      const { format, packing } = wireOf(request, false)
+      const { format, packing } = wireOf(request, isTail && asksForAll(request.query as TailQuery))
       forAll.wire = { format, packing: isTail ? packing : undefined }
       // What the route says goes into ours.
-      request.raw.headers.accept = 'application/x-ndjson'
+      request.raw.headers.accept = acceptOf(forAll.wire)
       delete request.raw.headers['accept-encoding']
       if (!isTail) return
       const query = request.query as TailQuery
@@ -250,20 +270,20 @@ export function fanOut(api: FastifyInstance, prefix: string, peers: Peers, runsO
       if (!wire || !gone || reply.statusCode !== 200 || !(payload instanceof Readable)) return payload
       const { signal } = gone
       const feeds: Feed<never>[] = [
-        { name: own, events: readNdjson(payload) as AsyncGenerator<never[]> },
+        { name: own, events: (isTail ? readBatches : readNdjson)(payload) as AsyncGenerator<never[]> },
         ...peers.others.map((peer) => ({
           get name() {
             return peer.label
           },
           events: (isTail
-            ? followPeer(peer, request, forAll?.tailFrom, signal)
+            ? followPeer(peer, request, forAll?.tailFrom, signal, acceptOf(wire))
             : readPeer(peer, schema, { path: request.url, access: request.access, signal })) as AsyncGenerator<never[]>,
         })),
       ]
       const merged = async function* (): Events {
         try {
           for await (const events of merge(feeds, request, { own, signal }))
-            yield events.map((event) => JSON.stringify(event))
+            yield events.some(isBatch) ? mixed(events, wire) : events.map((event) => JSON.stringify(event))
         } finally {
           gone.abort()
           payload.destroy()

@@ -5,7 +5,8 @@
  * Invariant: a stretch of which a line is later than the batch that carries it goes on counting as one that waits, without its bytes,
  * until a batch says that time: its client holds that line until then.
  */
-import type { BatchEvent, StretchHead } from './api-schema.ts'
+import type { StretchHead } from './api-schema.ts'
+import { encodeBatch } from './batch.ts'
 import { LAST_STAMP_MS } from './layout.ts'
 import { type Landed, type Leaving, STRETCH_BYTES, type Window } from './window.ts'
 
@@ -43,11 +44,11 @@ export class HeldStretches implements Window {
     }
     const before = this.#held.length
     this.#held = this.#held.filter(({ tmax }) => tmax > until)
-    return told.length === 0 && this.#held.length === before ? undefined : new Batch(told, until)
+    return told.length === 0 && this.#held.length === before ? undefined : new LeavingStretches(told, until)
   }
 }
 
-class Batch implements Leaving {
+class LeavingStretches implements Leaving {
   #told: readonly Landed[]
   #until: number
 
@@ -66,19 +67,18 @@ class Batch implements Leaving {
 
   /** Also where that is no stretch: lines that were told earlier wait for it. */
   behind(flush: number): Leaving {
-    return new Batch(
+    return new LeavingStretches(
       this.#told.filter(({ sequence }) => sequence > flush),
       this.#until,
     )
   }
 
   encode(): Buffer {
-    const event: BatchEvent = {
+    return encodeBatch({
       type: 'batch',
-      ...(this.#until <= LAST_STAMP_MS && { until: new Date(this.#until).toISOString() }),
-      stretches: this.#told.map(headOf),
-    }
-    return Buffer.concat([Buffer.from(`${JSON.stringify(event)}\n`), ...this.#told.map(({ bytes }) => bytes)])
+      until: this.#until <= LAST_STAMP_MS ? new Date(this.#until).toISOString() : undefined,
+      stretches: this.#told.map((landed) => ({ head: headOf(landed), bytes: landed.bytes })),
+    })
   }
 }
 

@@ -10,6 +10,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EndEvent, Gap, Line, LinesEvent, ProgressEvent, SearchEvent, TailEvent } from './api-schema.ts'
+import type { Batch } from './batch.ts'
 import { qualified } from './merge-answers.ts'
 
 /** What one of several consumers says. `events` may throw: that is its end. */
@@ -495,17 +496,17 @@ export const splitCursors = (cursor: string): Map<string, string> =>
  * @param own name of the feed whose window is told: all have the same
  */
 export async function* mergeTails(
-  feeds: readonly Feed<TailEvent>[],
+  feeds: readonly Feed<TailEvent | Batch>[],
   { last, own, from }: { last: number | undefined; own: string; from: ReadonlyMap<string, string> | undefined },
   signal: AbortSignal,
   holdMs = TAIL_HOLD_MS,
-): AsyncGenerator<TailEvent[]> {
+): AsyncGenerator<(TailEvent | Batch)[]> {
   const cursors = new Map(from)
   const merge = new Held(holdMs)
-  const history = new Map<Feed<TailEvent>, Line[]>(last === undefined ? [] : feeds.map((feed) => [feed, []]))
+  const history = new Map<Feed<TailEvent | Batch>, Line[]>(last === undefined ? [] : feeds.map((feed) => [feed, []]))
   const historyEnds = performance.now() + HISTORY_MS
   const window = Promise.withResolvers<number>()
-  const pump = async (feed: Feed<TailEvent>): Promise<void> => {
+  const pump = async (feed: Feed<TailEvent | Batch>): Promise<void> => {
     try {
       for await (const batch of feed.events) {
         await merge.room()
@@ -519,7 +520,8 @@ export async function* mergeTails(
             const earlier = history.get(feed)
             if (earlier) earlier.push(line)
             else merge.add(line)
-          } else {
+          } else if (event.type === 'batch') merge.add(qualifiedBatch(name, event))
+          else {
             // What it has of history ends with the first cursor; one that is away has none.
             if (event.type === 'cursor' || event.type === 'gap') history.delete(feed)
             merge.add(event.type === 'gap' ? { consumer: name, ...event } : event, name)
@@ -545,7 +547,7 @@ export async function* mergeTails(
     if (last !== undefined && lines.length > 0) yield lines.slice(-last)
     while (!signal.aborted) {
       const due = await merge.due()
-      const events: TailEvent[] = []
+      const events: (TailEvent | Batch)[] = []
       let reached = false
       for (const { event, name } of due) {
         if (event.type !== 'cursor') events.push(event)
@@ -562,7 +564,7 @@ export async function* mergeTails(
   }
 }
 
-type Waiting = { event: TailEvent; name: string | undefined; arrived: number }
+type Waiting = { event: TailEvent | Batch; name: string | undefined; arrived: number }
 
 /** What a tail holds back so that lines of several consumers come in the order of their times. */
 class Held {
@@ -576,9 +578,9 @@ class Held {
     this.#holdMs = holdMs
   }
 
-  add(event: TailEvent, name?: string): void {
+  add(event: TailEvent | Batch, name?: string): void {
     this.#waiting.push({ event, name, arrived: performance.now() })
-    if (event.type === 'line') this.#bytes += event.line.length
+    this.#bytes += textOf(event)
     this.wake()
   }
 
@@ -600,7 +602,10 @@ class Held {
     while (this.#bytes > HELD_BYTES) await this.#emptied.promise
   }
 
-  /** What was held for long enough, lines in the order of their times. @returns nothing where it was woken without */
+  /**
+   * What was held for long enough: lines in the order of their times, then batches as one, then all else.
+   * @returns nothing where it was woken without
+   */
   async due(): Promise<Waiting[]> {
     if (this.#waiting.length === 0) await this.changed(performance.now() + 60_000)
     const [first] = this.#waiting
@@ -611,10 +616,38 @@ class Held {
     const held = this.#waiting.findIndex(({ arrived }) => arrived + this.#holdMs > now)
     const due = this.#waiting.splice(0, held === -1 || this.#bytes > HELD_BYTES ? this.#waiting.length : held)
     const lines = due.filter(({ event }) => event.type === 'line')
-    for (const { event } of lines) this.#bytes -= (event as Line).line.length
+    const batches = due.map(({ event }) => event).filter((event) => event.type === 'batch')
+    const others = due.filter(({ event }) => event.type !== 'line' && event.type !== 'batch')
+    for (const { event } of due) this.#bytes -= textOf(event)
     this.#emptied.resolve()
     this.#emptied = Promise.withResolvers()
     const time = ({ event }: Waiting) => Date.parse((event as Line).time)
-    return [...lines.sort((a, b) => time(a) - time(b)), ...due.filter(({ event }) => event.type !== 'line')]
+    const batch = batches.length === 0 ? [] : [{ event: mergeBatches(batches), name: undefined, arrived: now }]
+    return [...lines.sort((a, b) => time(a) - time(b)), ...batch, ...others]
+  }
+}
+
+/** Bytes of text, or nearly so. */
+const textOf = (event: TailEvent | Batch): number =>
+  event.type === 'line'
+    ? event.line.length
+    : event.type === 'batch'
+      ? event.stretches.reduce((sum, { bytes }) => sum + bytes.length, 0)
+      : 0
+
+const qualifiedBatch = (name: string, { stretches, ...batch }: Batch): Batch => ({
+  ...batch,
+  stretches: stretches.map(({ head, bytes }) => ({ head: { ...head, file: qualified(name, head.file) }, bytes })),
+})
+
+/** Up to the latest time that one of them says: each has been waited for. */
+function mergeBatches(batches: readonly Batch[]): Batch {
+  const untils = batches.map(({ until }) => until)
+  return {
+    type: 'batch',
+    until: untils.reduce((latest, until) =>
+      latest === undefined || until === undefined ? undefined : until > latest ? until : latest,
+    ),
+    stretches: batches.flatMap(({ stretches }) => stretches),
   }
 }

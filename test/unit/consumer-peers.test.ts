@@ -12,8 +12,10 @@ import { describe, expect, it } from 'vitest'
 import type { z } from 'zod'
 import { ANYBODY } from '../../consumer/access.ts'
 import * as shapes from '../../consumer/api-schema.ts'
+import { encodeBatch } from '../../consumer/batch.ts'
 import { ConsumerError } from '../../consumer/errors.ts'
-import { type Events, sendEvents } from '../../consumer/event-stream.ts'
+import { BATCHES } from '../../consumer/event-decoder.ts'
+import { type Events, sendEvents, wireOf } from '../../consumer/event-stream.ts'
 import { mergeHistograms } from '../../consumer/merge-answers.ts'
 import { mergeSearches } from '../../consumer/merge-streams.ts'
 import { followPeer } from '../../consumer/peer-events.ts'
@@ -22,6 +24,7 @@ import { reindexRoutes } from '../../consumer/reindex-routes.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { Api, type TokenNames } from '../support/http-api.ts'
 import { freePorts } from '../support/ports.ts'
+import { Following } from '../support/reading.ts'
 import { until } from '../support/until.ts'
 
 type LineOf = { second: number; file?: string; service?: string; text?: string; context?: true }
@@ -42,6 +45,15 @@ function line({ second, file = FILE, service = 'shop', text = `at ${second}`, co
     line: text,
     ...(context && { context }),
   }
+}
+
+/** An event as it goes over the wire to who takes batches. */
+function landed(event: shapes.TailEvent): Buffer {
+  if (event.type !== 'line') return Buffer.from(`${JSON.stringify(event)}\n`)
+  const { file, position, service, module, host, container, time, line } = event
+  const bytes = Buffer.from(`${time} ${container} ${line}\n`)
+  const head = { file, position, bytes: bytes.length, service, module, host, container }
+  return encodeBatch({ type: 'batch', until: time, stretches: [{ head, bytes }] })
 }
 
 /** What a consumer holds. */
@@ -122,10 +134,19 @@ const routesOf =
       }),
     )
     api.get('/tail', { schema: { querystring: shapes.tailQuery } }, (request, reply) =>
-      sendEvents(request, reply, async function* (signal) {
-        for await (const batch of holdings.tail!(request.query, signal))
-          yield batch.map((event) => JSON.stringify(event))
-      }),
+      sendEvents(
+        request,
+        reply,
+        async function* (signal) {
+          let landing = false
+          for await (const batch of holdings.tail!(request.query, signal)) {
+            if (landing && wireOf(request, true).format === 'batches') yield Buffer.concat(batch.map(landed))
+            else yield batch.map((event) => JSON.stringify(event))
+            landing ||= batch.some(({ type }) => type === 'cursor')
+          }
+        },
+        { wire: { format: wireOf(request, true).format, packing: undefined } },
+      ),
     )
     api.get(
       '/context',
@@ -720,7 +741,10 @@ describe('a search of all of them', () => {
   })
 })
 
-describe('a tail of all of them', () => {
+describe.each([
+  ['line by line', 'application/x-ndjson'],
+  ['in batches', BATCHES],
+])('a tail of all of them, %s', (_, accept) => {
   /** Says window and history, then what is put in, until the reader leaves; `queries` are those of the readers that came. */
   class Live {
     readonly queries: shapes.TailQuery[] = []
@@ -760,42 +784,28 @@ describe('a tail of all of them', () => {
     }.bind(this)
   }
 
+  /** The line of a second, as far from its neighbours as its bytes need. */
+  const at = (second: number): shapes.Line => ({ ...line({ second }), position: 100 * second })
+
   async function follow(url: string) {
-    const leave = new AbortController()
-    const answer = await fetch(url, { signal: leave.signal })
-    const events: Record<string, unknown>[] = []
-    const done = (async () => {
-      let rest = ''
-      for await (const piece of answer.body!.pipeThrough(new TextDecoderStream())) {
-        const lines = (rest + piece).split('\n')
-        rest = lines.pop()!
-        events.push(...lines.filter(Boolean).map((one) => JSON.parse(one)))
-      }
-    })().catch(() => {})
-    return {
-      events,
-      lines: () => events.filter(({ type }) => type === 'line').map(({ line }) => line),
-      [Symbol.asyncDispose]: async () => {
-        leave.abort()
-        await done
-      },
-    }
+    const reader = new Following(url, { accept })
+    await until('it has begun', () => reader.events.length > 0)
+    return Object.assign(reader, { texts: () => reader.lines.map(({ line }) => line) })
   }
 
   it('has the last lines of history first, then what lands in the order of time', async () => {
-    const [a, b] = [
-      new Live(line({ second: 1 }), line({ second: 4 })),
-      new Live(line({ second: 2 }), line({ second: 3 })),
-    ]
+    const [a, b] = [new Live(at(1), at(4)), new Live(at(2), at(3))]
     await using several = await consumers([{ tail: a.tail }, { tail: b.tail }])
     await using reader = await follow(`${several.urls[0]}/api/v1/tail?last=3`)
-    await until('history is there', () => reader.lines().length === 3)
+    await until('history is there', () => reader.texts().length === 3)
     expect(reader.events[0]).toEqual({ type: 'window', ms: 107 })
-    expect(reader.lines()).toEqual(['at 2', 'at 3', 'at 4'])
-    b.put(line({ second: 8 }))
-    a.put(line({ second: 7 }), { type: 'missed', lines: 3 })
-    await until('what landed is there', () => reader.events.some(({ type }) => type === 'missed'))
-    expect(reader.lines().slice(3)).toEqual(['at 7', 'at 8'])
+    expect(reader.inBatches).toBe(accept === BATCHES)
+    expect(reader.texts()).toEqual(['at 2', 'at 3', 'at 4'])
+    b.put(at(8))
+    a.put(at(7), { type: 'missed', lines: 3 })
+    await until('what landed is there', () => reader.texts().length === 5)
+    expect(reader.events.filter(({ type }) => type === 'missed')).toEqual([{ type: 'missed', lines: 3 }])
+    expect(reader.texts().slice(3)).toEqual(['at 7', 'at 8'])
   })
 
   it('says where each of them is, and goes on there', async () => {
@@ -804,8 +814,8 @@ describe('a tail of all of them', () => {
     let cursor = ''
     {
       await using reader = await follow(`${several.urls[0]}/api/v1/tail`)
-      a.put(line({ second: 1 }), { type: 'cursor', cursor: 'a1' })
-      b.put(line({ second: 2 }), { type: 'cursor', cursor: 'b1' })
+      a.put(at(1), { type: 'cursor', cursor: 'a1' })
+      b.put(at(2), { type: 'cursor', cursor: 'b1' })
       await until('both are in it', () => {
         cursor = String(reader.events.findLast(({ type }) => type === 'cursor')?.['cursor'])
         return cursor === 'a:a1,b:b1'
@@ -815,7 +825,7 @@ describe('a tail of all of them', () => {
     await using again = await follow(`${several.urls[0]}/api/v1/tail?last=5&cursor=${encodeURIComponent(cursor)}`)
     await until('both were asked', () => a.queries.length === 2 && b.queries.length === 2)
     expect([a.queries[1]!.cursor, b.queries[1]!.cursor, b.queries[1]!.last]).toEqual(['a1', 'b1', 0])
-    expect(again.lines()).toEqual([])
+    expect(again.texts()).toEqual([])
   })
 
   it('tells that one went away, and goes on behind where it was, with nothing twice', async () => {
@@ -823,15 +833,15 @@ describe('a tail of all of them', () => {
     await using several = await consumers([{ tail: a.tail }, { tail: b.tail }])
     await using reader = await follow(`${several.urls[0]}/api/v1/tail`)
     await until('it follows', () => b.queries.length === 1)
-    b.put(line({ second: 1 }), { type: 'cursor', cursor: 'b1' }, line({ second: 2 }))
-    await until('they came', () => reader.lines().length === 2)
-    b.behind = [line({ second: 1 }), line({ second: 2 }), line({ second: 3 })]
+    b.put(at(1), { type: 'cursor', cursor: 'b1' }, at(2))
+    await until('they came', () => reader.texts().length === 2)
+    b.behind = [at(1), at(2), at(3)]
     b.break()
     await until('it is asked again', () => b.queries.length === 2)
     expect(b.queries[1]).toMatchObject({ cursor: 'b1' })
-    a.put(line({ second: 4 }))
-    await until('the rest came', () => reader.lines().length === 4)
-    expect(reader.lines()).toEqual(['at 1', 'at 2', 'at 3', 'at 4'])
+    a.put(at(4))
+    await until('the rest came', () => reader.texts().length === 4)
+    expect(reader.texts()).toEqual(['at 1', 'at 2', 'at 3', 'at 4'])
     expect(reader.events.filter(({ type }) => type === 'gap')).toEqual([
       { type: 'gap', consumer: 'b', message: 'it broke off' },
     ])
@@ -839,13 +849,13 @@ describe('a tail of all of them', () => {
 
   it('goes on where a consumer is missing from the start', async () => {
     using silent = await deaf()
-    const a = new Live(line({ second: 1 }))
+    const a = new Live(at(1))
     await using several = await consumers([{ tail: a.tail }], { more: [silent.url] })
     await using reader = await follow(`${several.urls[0]}/api/v1/tail?last=1`)
-    await until('history is there', () => reader.lines().length === 1)
+    await until('history is there', () => reader.texts().length === 1)
     await until('who is missing is told', () => reader.events.some(({ type }) => type === 'gap'))
-    a.put(line({ second: 2 }))
-    await until('what lands is there', () => reader.lines().length === 2)
+    a.put(at(2))
+    await until('what lands is there', () => reader.texts().length === 2)
   })
 
   it('keeps the place of one that says nothing, and goes on there once its name is known', async () => {
