@@ -4,12 +4,11 @@
  *
  * A line's time is when dockerd read it from the container's pipe, to the millisecond; its end is when somebody who follows the file has it.
  */
-import { get } from 'node:http'
+import { get, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
-import { pipeline } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createGunzip } from 'node:zlib'
 import { stream } from '../cli/api.ts'
+import { unpackZstd } from '../cli/zstd.ts'
 import type { TailEvent } from '../consumer/api-schema.ts'
 import { BATCHES } from '../consumer/event-decoder.ts'
 import { removeContainers } from '../test/support/engine.ts'
@@ -195,13 +194,17 @@ const decode: Follow = (url, module, signal) => {
 const count: Follow = (url, module, signal) => {
   const reader = new Reader()
   const [newline, event, missed] = ['\n', '{"type":"', '{"type":"missed"'].map((text) => Buffer.from(text)) as Buffers
-  const options = { signal, headers: { accept: BATCHES, 'accept-encoding': 'gzip' } }
-  get(`${url}/api/v1/tail?module=${module}`, options, (answer) => {
-    pipeline(answer, createGunzip({ chunkSize: 256 * 1024 }), () => {}).on('data', (piece: Buffer) => {
+  const read = async (answer: IncomingMessage): Promise<void> => {
+    for await (const piece of unpackZstd(answer)) {
       reader.lines += occurrences(piece, newline) - occurrences(piece, event)
       reader.missed ||= piece.includes(missed)
-    })
-  }).on('error', () => {})
+    }
+  }
+  const options = { signal, headers: { accept: BATCHES, 'accept-encoding': 'zstd' } }
+  get(`${url}/api/v1/tail?module=${module}`, options, (answer) => void read(answer).catch(() => {})).on(
+    'error',
+    () => {},
+  )
   return reader
 }
 

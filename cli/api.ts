@@ -8,7 +8,7 @@
  */
 import { X509Certificate } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import { pipeline, type Readable } from 'node:stream'
+import { pipeline } from 'node:stream'
 import { text as textOf } from 'node:stream/consumers'
 import type { TLSSocket } from 'node:tls'
 import { createGunzip } from 'node:zlib'
@@ -16,6 +16,7 @@ import type { ApiError } from '../consumer/api-schema.ts'
 import { BATCHES, EventDecoder } from '../consumer/event-decoder.ts'
 import { CliError, type ErrorCode } from './errors.ts'
 import type { Server } from './servers.ts'
+import { KNOWS_ZSTD, unpackZstd } from './zstd.ts'
 
 export type Query = Record<string, string | number | boolean | readonly string[] | undefined>
 
@@ -85,8 +86,7 @@ async function request(server: Server, path: string, asked: Asked): Promise<Inco
         agent: false,
         headers: {
           accept: `${BATCHES}, application/x-ndjson, application/json`,
-          // Not zstd: Node's decoder leaves out what stands behind a frame in the same piece.
-          'accept-encoding': 'gzip',
+          'accept-encoding': KNOWS_ZSTD ? 'zstd, gzip' : 'gzip',
           ...(server.token !== undefined && { authorization: `Bearer ${server.token}` }),
           ...(body !== undefined && { 'content-type': 'application/json' }),
         },
@@ -148,8 +148,11 @@ async function refused(server: Server, answer: IncomingMessage): Promise<CliErro
 }
 
 /** What was sent, unpacked where it is packed. */
-const unpacked = (answer: IncomingMessage): Readable =>
-  answer.headers['content-encoding'] === 'gzip' ? pipeline(answer, createGunzip(), () => {}) : answer
+function unpacked(answer: IncomingMessage): AsyncIterable<Buffer> {
+  const coding = answer.headers['content-encoding']
+  if (coding === 'zstd') return unpackZstd(answer)
+  return coding === 'gzip' ? pipeline(answer, createGunzip(), () => {}) : answer
+}
 
 const brokenOff = ({ name }: Server, error?: unknown): CliError =>
   new CliError(

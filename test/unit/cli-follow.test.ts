@@ -6,7 +6,9 @@ import { mergeByTime, once } from '../../cli/merge.ts'
 import type { Line } from '../../consumer/api-schema.ts'
 import { BATCHES } from '../../consumer/event-decoder.ts'
 import { type Answer, FakeConsumer } from '../support/fake-consumer.ts'
+import { NOON } from '../support/landing.ts'
 import { logLine } from '../support/log-line.ts'
+import { Reading } from '../support/reading.ts'
 
 const lines = (from: number, to: number, part: Partial<Line> = {}): Line[] =>
   Array.from({ length: to - from }, (_, i) => logLine(from + i, part))
@@ -138,6 +140,34 @@ describe('a tail whose connection breaks', () => {
     })
     const follow = new Follow({ server: consumer.server, query: {}, firstWait: 1, silence: 50 })
     expect(numbersOf(await followed(follow, 4))).toEqual(range(0, 4))
+  })
+
+  it('of a consumer goes on where it was, whatever comes while it is away', async () => {
+    await using reading = await Reading.create()
+    let next = 1
+    const land = async () => {
+      for (const run of [1, 2])
+        await reading.land([{ ...{ partition: 0, module: `m${run}`, run, ms: NOON + next }, first: next, count: 50 }])
+      next += 50
+    }
+    await land()
+    const server = { name: 'reading', url: new URL(await reading.api.listen()) }
+    const follow = new Follow({ server, query: { last: 1_000, window: 20 } })
+    const seen = new Set<string>()
+    for (let i = 0; i < 4; i++) {
+      const leave = new AbortController()
+      const expected = 2 * (next - 1) + 100
+      for await (const batch of follow.lines(leave.signal)) {
+        for (const { at } of batch) {
+          expect(seen.has(at)).toBe(false)
+          seen.add(at)
+        }
+        if (follow.caughtUp && next <= expected / 2) await land()
+        if (seen.size >= expected) leave.abort()
+      }
+      await land()
+    }
+    expect(seen.size).toBeGreaterThan(700)
   })
 
   it('does not begin at all where the first connection is refused', async () => {
