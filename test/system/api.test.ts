@@ -4,6 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { DaysAnswer, LedgerAnswer, ServicesAnswer, StatusAnswer, VerifyAnswer } from '../../consumer/api-schema.ts'
+import { BATCHES } from '../../consumer/event-decoder.ts'
 import { Consumer } from '../support/consumer.ts'
 import { command, repo } from '../support/engine.ts'
 import { FedTopic } from '../support/fed-topic.ts'
@@ -11,6 +12,7 @@ import { temporaryFolder } from '../support/folder.ts'
 import { TokensFile } from '../support/http-api.ts'
 import { Kafka } from '../support/kafka.ts'
 import { freePorts } from '../support/ports.ts'
+import { Following } from '../support/reading.ts'
 import { until } from '../support/until.ts'
 
 const PARTITIONS = 4
@@ -135,33 +137,28 @@ it('a token that may read another service finds nothing, at either consumer', as
 })
 
 it('a tail through one consumer has what lands at all of them, and says when one has gone', async () => {
-  const leave = new AbortController()
-  const answer = await fetch(`${consumers[0]!.url}/api/v1/tail`, { headers: bearer(), signal: leave.signal })
-  const heard: Record<string, unknown>[] = []
-  const done = (async () => {
-    let rest = ''
-    for await (const piece of answer.body!.pipeThrough(new TextDecoderStream())) {
-      const lines = (rest + piece).split('\n')
-      rest = lines.pop()!
-      heard.push(...lines.filter(Boolean).map((line) => JSON.parse(line)))
-    }
-  })().catch(() => {})
-  await until('it follows', () => heard.some(({ type }) => type === 'cursor'))
+  const url = `${consumers[0]!.url}/api/v1/tail`
+  await using single = new Following(url, bearer())
+  await using inBatches = new Following(url, { ...bearer(), accept: BATCHES })
+  const tails = [single, inBatches]
+  await until('both follow', () => tails.every(({ cursor }) => cursor !== undefined))
   const before = topic.lines
   await topic.feed(50)
-  const landed = () => new Set(heard.filter(({ type }) => type === 'line').map(({ line }) => line)).size
-  await until('all lines are told', () => landed() === topic.lines - before)
+  const landed = ({ lines }: Following) => new Set(lines.map(({ line }) => line)).size
+  await until('all lines are told', () => tails.every((tail) => landed(tail) === topic.lines - before))
   await consumers[1]!.kill()
   await until('it is told that one has gone', () =>
-    heard.some(({ type, consumer }) => type === 'gap' && consumer === NAMES[1]),
+    tails.every(({ events }) => events.some(({ type, consumer }) => type === 'gap' && consumer === NAMES[1])),
   )
   const { partial } = await ask<ServicesAnswer>(0, '/services')
   expect(partial).toMatchObject([{ consumer: NAMES[1] }])
   await consumers[1]!.start()
   await topic.feed(50)
-  await until('what landed meanwhile is told as well', () => landed() === topic.lines - before)
-  leave.abort()
-  await done
+  await until('what landed meanwhile is told as well', () =>
+    tails.every((tail) => landed(tail) === topic.lines - before),
+  )
+  for (const tail of tails) expect(tail.lines).toHaveLength(topic.lines - before)
+  expect(tails.map((tail) => tail.inBatches)).toEqual([false, true])
 })
 
 it('a consumer that hangs keeps nobody waiting, and is asked again once it goes on', async () => {
