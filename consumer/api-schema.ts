@@ -207,7 +207,7 @@ export const batchEvent = z
       .string()
       .optional()
       .describe(
-        'All lines of up to this time are there, to be put in order by time, file and position; later ones wait for a later batch. Without it: all.',
+        'All lines of up to this time are there, to be put in order by time, file and position; later ones wait for a later batch, for `missed` or for `gap`. Without it: all.',
       ),
     stretches: z.array(stretchHead).describe('Whose bytes follow, end to end, behind the newline of this event.'),
   })

@@ -100,8 +100,8 @@ export class EventDecoder<E> {
         this.#read(part.stretch, part.bytes)
         yield []
       } else if ('until' in part) yield this.#release(part.until) as E[]
-      // What is left out stands behind what is held, and so may be the batch that would let go of that.
-      else yield isMissed(part.event) ? [...(this.#release(undefined) as E[]), part.event] : [part.event]
+      // What is left out stands behind what is held, and so may be the batch that would let go of that; a consumer that went away sends none.
+      else yield isBreak(part.event) ? [...(this.#release(undefined) as E[]), part.event] : [part.event]
     }
   }
 
@@ -140,7 +140,7 @@ export class EventDecoder<E> {
 
 const typeOf = (event: unknown): unknown => (event as { type?: unknown } | null)?.type
 const isBatch = (event: unknown): event is BatchEvent => typeOf(event) === 'batch'
-const isMissed = (event: unknown): boolean => typeOf(event) === 'missed'
+const isBreak = (event: unknown): boolean => typeOf(event) === 'missed' || typeOf(event) === 'gap'
 
 /** Stamps of files are all of the same length: their order is that of their times. */
 const byTime = (a: Line, b: Line): number =>
