@@ -357,7 +357,18 @@ export class JournalReader {
       until = page
       break
     }
-    if (until <= from) return
+    this.passOver(from, until)
+  }
+
+  /** Gives up [from, until), whatever the disk gives of it, noted as in `giveUp`: a hole in each segment, with which its note goes. */
+  passOver(from: number, until: number): void {
+    for (let at = from, end = at; at < until; at = end) {
+      end = Math.min(until, this.#bases.find((base) => base > at) ?? until)
+      this.#addHole({ from: at, until: end })
+    }
+  }
+
+  #addHole({ from, until }: Hole): void {
     this.#holes = [...this.#holes, { from, until }].sort((a, b) => a.from - b.from)
     try {
       writeFileSync(holePath(this.#folder, from), JSON.stringify({ until }), { mode: 0o600 })

@@ -32,6 +32,8 @@ const QUIET_MS = 500
 
 /** What stands in the way of a run is tried so often before it is given up. */
 const TRIES = 3
+/** What the process or the host is short of is no fault of what is read: that is tried for as long as it lasts. */
+const WANTING = new Set(['EMFILE', 'ENFILE', 'ENOMEM'])
 
 /** What became of a segment that was to be given: `open` says that it will go soon, as one that is written to and has to be closed first. */
 export type Given = 'given' | 'open' | 'nothing'
@@ -169,13 +171,15 @@ export class Shipment {
    * given up: what the disk does not give, or where it is another error, which nobody foresaw, all that the cursor had come by and read.
    */
   stumbled(error: Error, cursor = this.cursor): void {
-    const { failure } = this.reader
-    const gaveUp = ++this.#stumbles >= TRIES
+    const unreadable = error instanceof UnreadableError ? this.reader.failure : undefined
+    const { code } = (unreadable?.error ?? error) as NodeJS.ErrnoException
+    const gaveUp = ++this.#stumbles >= TRIES && !WANTING.has(code ?? '')
     if (gaveUp) {
-      const unreadable = error instanceof UnreadableError && failure
-      const from = unreadable ? failure.offset : this.#built.offset
-      const limit = unreadable ? this.written : Math.min(this.written, cursor.offset + READ_BYTES)
-      this.reader.giveUp(from, limit)
+      if (unreadable) this.reader.giveUp(unreadable.offset, this.written)
+      else {
+        const { offset } = cursor === this.cursor ? this.#built : this.acked
+        this.reader.passOver(offset, Math.min(this.written, cursor.offset + READ_BYTES))
+      }
       this.#stumbles = 0
     }
     this.#restsUntil = gaveUp ? 0 : performance.now() + this.#retryMs

@@ -245,13 +245,14 @@ export class Shipper {
       this.#options.topics.forget(batch.topic)
     } else if (runs.length > 1) {
       for (const run of runs) run.alone = true
-    } else {
-      const run = runs[0]!
+    } else if (runs[0]) {
+      const [run] = runs
       run.refused = run.chunkBytes === 1 && batch.records.length === 1
       // Two chunks in one send may be too much where each is not: alone they go from half on.
       run.chunkBytes = Math.max(1, Math.floor(run.chunkBytes / 2))
       run.alone = true
     }
+    // Else it is of a run that stumbled behind what it left in the batch: it is built anew as it is.
     this.#options.events.refused(batch.topic, refusal, runs.length)
     for (const run of new Set([...runs, ...(ahead?.states.keys() ?? [])])) run.rewind()
   }

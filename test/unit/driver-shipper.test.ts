@@ -1,9 +1,11 @@
 import { appendFileSync, existsSync, mkdirSync, readdirSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { readCheckpoint, startOfRun } from '../../driver/checkpoint.ts'
+import { UnreadableError } from '../../driver/cursor.ts'
 import { journalEnd, listSegments, runFolder, segmentPath, writeGap } from '../../driver/journal.ts'
 import { createRun, type RunOptions, type RunRecord } from '../../driver/run.ts'
-import { Shipper } from '../../driver/shipper.ts'
+import { Shipment } from '../../driver/shipment.ts'
+import { Shipper, type ShipperEvents } from '../../driver/shipper.ts'
 import { Slots } from '../../driver/slots.ts'
 import { decodeChunk, type LostRange } from '../../wire/chunk.ts'
 import { type OutgoingRecord, type Producer, RefusedError } from '../../wire/producer.ts'
@@ -128,6 +130,8 @@ function house(journal: string, options: Options = {}) {
       slots.addWritten(slot, bytes.length)
       slots.ring()
     },
+    /** Counts bytes as journalled that are not there. */
+    grow: (bytes: number) => slots.addWritten(slot, bytes),
     end() {
       slots.end(slot)
       slots.ring()
@@ -377,6 +381,78 @@ describe('shipping', () => {
     expect(lostIn(kafka)).toEqual([{ source: 0, from: 1, count: 1, reason: 'damaged' }])
     expect(run.losses).toEqual(lostIn(kafka))
   })
+
+  it('a run that stumbles over a line far behind what was built last loses all that was read with it, and goes on', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    const much = Buffer.concat(Array.from({ length: 1_000 }, (_, i) => line(`${i}`.padEnd(100))))
+    for (let base = 0; base < much.length; base += 50_000) run.write(much.subarray(base, base + 50_000), base)
+    const { attrs } = run.record
+    Object.defineProperty(run.record, 'attrs', { get: () => expect.unreachable('a bug'), configurable: true })
+    await run.ship(kafka, async (done) => {
+      await expect.poll(() => run.skips).toEqual([much.length])
+      Object.defineProperty(run.record, 'attrs', { value: attrs })
+      run.write(line('after'), much.length)
+      run.end()
+      await done
+    })
+    expect(texts(kafka)).toEqual(['2 after'])
+    expect(run.stumbles.map(({ gaveUp }) => gaveUp)).toEqual([false, false, true])
+  })
+
+  it.each([
+    ['a disk with an error', 'EIO', [false, false, true]],
+    ['a process that has no descriptor left', 'EMFILE', [false, false, false, false, false, false]],
+  ])('%s: what is in the journal is given up only where the disk does not give it', (_, code, tries) => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    run.write(line('one'))
+    const slots = new Slots()
+    const gaveUp: boolean[] = []
+    const events = { stumbled: (_run: RunRecord, _error: Error, gave: boolean) => void gaveUp.push(gave) }
+    const shipment = new Shipment(journal.path, slots.claim(line('one').length)!, run.record, startOfRun(), {
+      slots,
+      retryMs: 1,
+      events: events as unknown as ShipperEvents,
+    })
+    for (let i = 0; i < tries.length; i++) {
+      shipment.reader.failure = { error: Object.assign(new Error('refused'), { code }), offset: 0 }
+      shipment.stumbled(new UnreadableError('it can’t be read'))
+    }
+    expect(gaveUp).toEqual(tries)
+    expect(shipment.reader.read(Buffer.alloc(100), 0, line('one').length, 0)).toBe(
+      tries.includes(true) ? 0 : line('one').length,
+    )
+    shipment.reader.close()
+  })
+
+  it('what a run left in a batch that could not be read on may be refused as too large, and others go on', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    run.add({ key: 'run' }, line('flows'))
+    const kafka = new FakeProducer()
+    kafka.count = 10_000
+    const send = kafka.send.bind(kafka)
+    let refused = 0
+    kafka.send = async (topic, records) => {
+      const small = records.filter(({ value }) => value.length < 100_000)
+      await send(topic, small)
+      if (small.length === records.length) return 0
+      refused++
+      throw new RefusedError('too-large', 'a large one', new Set(small.map(({ partition }) => partition)))
+    }
+    const lines = Buffer.concat(Array.from({ length: 10_000 }, (_, i) => line(`${i}`.padEnd(10))))
+    run.write(lines)
+    mkdirSync(segmentPath(run.folder, lines.length))
+    run.write(line('behind'), 2 * lines.length)
+    run.grow(lines.length)
+    run.end()
+    await run.ship(kafka, (done) => done)
+    expect(refused).toBeGreaterThan(0)
+    expect(new Set(texts(kafka).map((text) => text.split(' ')[1]))).toContain('flows')
+    expect(texts(kafka).at(-1)).toMatch(/ behind$/)
+  }, 20_000)
 
   it('runs without a byte go while their topic is missing, and those with lines wait for it', async () => {
     using journal = temporaryFolder()
