@@ -7,7 +7,8 @@
  * - It stops at a gap, where lines were dropped or are damaged: the chunk before it has to be sealed, because numbers go on
  *   behind it.
  * - Damage is a stretch that is no frame, or that the disk does not give. How many lines it held is not known. As many get numbers, and
- *   are lost, as its bytes let expect by the lines before it, one at least: no line is lost without a number.
+ *   are lost, as its bytes let expect by the lines before it, one at least: no line is lost without a number. Nor more than they can
+ *   hold: lines that were dropped before have numbers, and no bytes.
  */
 import { type LostRange, type Source, type SourcePair, STDERR, STDOUT } from '../wire/chunk.ts'
 import type { Damage, SegmentStart, ShippingCheckpoint } from './checkpoint.ts'
@@ -15,6 +16,9 @@ import { type ChunkBuilder, READ_BYTES } from './chunks.ts'
 import { Frame, HEADER_BYTES, INCOMPLETE, readFrame, resync, SOURCE_BYTES, sourceAt } from './frames.ts'
 import type { Gap, JournalReader } from './journal.ts'
 import { Lines } from './lines.ts'
+
+/** The shortest frame: a length and a source. */
+const MIN_FRAME_BYTES = HEADER_BYTES + SOURCE_BYTES
 
 /** The disk did not give what the journal holds. */
 export class UnreadableError extends Error {
@@ -174,7 +178,7 @@ export class Cursor {
     const { next } = this.lines
     const bytes = Math.max(0, this.offset - from)
     const expected = (source: Source): number =>
-      torn[source] + (from > 0 ? Math.round((bytes * (next[source] - 1)) / from) : 0)
+      torn[source] + (from > 0 ? Math.round((bytes * Math.min(next[source] - 1, from / MIN_FRAME_BYTES)) / from) : 0)
     const lines: SourcePair = [expected(STDOUT), expected(STDERR)]
     if (lines[STDOUT] + lines[STDERR] === 0) lines[next[STDERR] > next[STDOUT] ? STDERR : STDOUT] = 1
     this.gap = { offset: this.offset, lines, reason: 'damaged' }

@@ -427,6 +427,21 @@ describe('shipping', () => {
     shipment.reader.close()
   })
 
+  it('damage counts no more lines than its bytes can hold, however many were dropped before', async () => {
+    using journal = temporaryFolder()
+    const run = house(journal.path)
+    const kafka = new FakeProducer()
+    const before = line('before')
+    run.write(before)
+    writeGap(run.folder, { offset: before.length, lines: [1_000_000, 0] })
+    run.write(Buffer.concat([Buffer.alloc(100, 0xff), line('after')]), before.length)
+    run.end()
+    await run.ship(kafka, (done) => done)
+    const within = Math.round(100 / 12)
+    expect(texts(kafka)).toEqual(['1 before', `${1_000_002 + within} after`])
+    expect(lostIn(kafka)).toContainEqual({ source: 0, from: 1_000_002, count: within, reason: 'damaged' })
+  })
+
   it('what a run left in a batch that could not be read on may be refused as too large, and others go on', async () => {
     using journal = temporaryFolder()
     const run = house(journal.path)
