@@ -30,7 +30,7 @@ export class Retention {
   /** Keeps a run. Others go where there are more than `runsMax` by now, and the disk lets them. */
   keep(record: RunRecord, end: number): void {
     this.#kept.push({ record, reader: new JournalReader(runFolder(this.#options.journal, record.run), end), end })
-    while (this.#kept.length > this.#options.runsMax && this.#remove(this.#kept[0]!));
+    while (this.#kept.length > this.#options.runsMax && this.#kept.some((kept) => this.#remove(kept)));
   }
 
   /** Bytes that are kept, of one container where it is given. */
@@ -42,11 +42,12 @@ export class Retention {
     return bytes
   }
 
-  /** Removes the oldest segment, of one container where it is given. @returns whether there was one, and the disk let it go */
+  /** Removes the oldest segment that the disk lets go, of one container where it is given. @returns whether there was one */
   giveOldest(container?: string): boolean {
-    const oldest = this.#kept.find(({ record }) => container === undefined || record.container.id === container)
-    if (!oldest) return false
-    return oldest.reader.bases().length > 1 ? oldest.reader.dropFirst() : this.#remove(oldest)
+    return this.#kept.some((kept) => {
+      if (container !== undefined && kept.record.container.id !== container) return false
+      return kept.reader.bases().length > 1 ? kept.reader.dropFirst() : this.#remove(kept)
+    })
   }
 
   #remove(kept: Kept): boolean {

@@ -1,6 +1,7 @@
-import { appendFileSync, existsSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { listSegments, runFolder, segmentPath } from '../../driver/journal.ts'
+import { listSegments, runFolder, runsFolder, segmentPath } from '../../driver/journal.ts'
 import { Retention } from '../../driver/retention.ts'
 import { createRun, type RunRecord } from '../../driver/run.ts'
 import { temporaryFolder } from '../support/folder.ts'
@@ -60,6 +61,16 @@ describe('retention', () => {
     const { removed, keep } = house(journal.path, 2)
     const runs = [keep('a', 1), keep('b', 1), keep('a', 1), keep('c', 1)]
     expect(removed).toEqual(runs.slice(0, 2))
+  })
+
+  it('gives others where the disk does not let the oldest go', () => {
+    using journal = temporaryFolder()
+    const { retention, removed, keep } = house(journal.path, 3)
+    const [stuck, ...others] = [keep('a', 1), keep('a', 1), keep('a', 1)]
+    mkdirSync(join(runsFolder(journal.path), `.removed-${stuck!.run}`, 'in the way'), { recursive: true })
+    expect(retention.giveOldest('a')).toBe(true)
+    others.push(keep('a', 1), keep('a', 1))
+    expect(removed).toEqual(others.slice(0, 2))
   })
 
   it('of none keeps none', () => {
