@@ -7,14 +7,15 @@
 import type { KafkaMessage } from 'kafkajs'
 import { type Chunk, ChunkError } from '../wire/chunk.ts'
 import { type FetchedRecord, InflateError } from '../wire/deferred-records.ts'
-import { decodeRecord } from '../wire/record.ts'
+import { RecordReader } from '../wire/record.ts'
 import type { DeadLetters } from './dead-letters.ts'
 import type { Hub } from './hub.ts'
 import type { IndexLog } from './index-log.ts'
-import { LAST_STAMP_MS, type Layout } from './layout.ts'
+import { type Extent, LAST_STAMP_MS, type Layout } from './layout.ts'
 import type { Ledger } from './ledger.ts'
+import { type Origin, originOf } from './origin.ts'
 import { stretchOf } from './stored-line.ts'
-import type { Writer } from './writer.ts'
+import type { Place, Writer } from './writer.ts'
 
 /** What has landed since the daemon started. */
 export type Counts = { records: number; lines: number; doubled: number; misdated: number; undecodable: number }
@@ -55,6 +56,7 @@ export class Landing {
   #writer: Writer
   #index: IndexLog
   #hub: Pick<Hub, 'take'> | undefined
+  #records: RecordReader<Origin>
 
   constructor(options: LandingOptions) {
     this.#topic = options.topic
@@ -64,6 +66,7 @@ export class Landing {
     this.#writer = options.writer
     this.#index = options.index
     this.#hub = options.hub
+    this.#records = new RecordReader((names) => originOf(names, options.layout.format))
   }
 
   /**
@@ -72,45 +75,48 @@ export class Landing {
    * keep a dead letter
    */
   async land(partition: number, message: FetchedRecord, insist: Insist): Promise<void> {
-    await this.#land(partition, message, insist)
-    // All that was taken of it has been copied by now.
-    message.release?.()
-  }
-
-  async #land(partition: number, message: FetchedRecord, insist: Insist): Promise<void> {
     this.counts.records++
-    let chunk: Chunk
+    let chunk: Chunk & { of: Origin }
     try {
-      chunk = decodeRecord(message)
+      chunk = this.#records.read(message)
     } catch (error) {
       if (error instanceof ChunkError) await this.#refuse(partition, message, error.reason, error, insist)
       else if (error instanceof InflateError) await this.#refuseBatch(partition, error, insist)
       else throw error
       this.counts.undecodable++
+      message.release?.()
       return
     }
     const appended = appendedAt(message)
     if (appended > this.newest) this.newest = appended
-    const first = this.#layout.dayOf(timeOf(chunk, appended), appended)
-    const wanted = this.#ledger.enter(chunk, first, partition, appended, Number(message.offset))
+    const { of: origin } = chunk
+    const time = timeOf(chunk, appended)
+    const first = this.#layout.dayOf(time, appended)
+    const wanted = this.#ledger.enter(chunk, first, partition, appended, Number(message.offset), origin.run)
     let lines = 0
-    const run = Buffer.from(chunk.run).toString('hex')
-    const { service, module, host } = chunk
-    const names = { service, module, host, container: chunk.container.name, format: this.#layout.format }
-    for (const { day, bytes, misdated, ...said } of this.#layout.lay(chunk, wanted, appended)) {
-      if (!this.#writer.fits(bytes.length)) await insist(() => this.#writer.flush())
-      this.#writer.write(service, module, day, partition, bytes, said, (place, kept) => {
-        this.#index.add(day, { ...place, ...said, run, names }, kept)
-        this.#hub?.take(stretchOf({ ...place, ...said, bytes: kept.length }, names), kept)
-      })
-      this.#ledger.wrote(chunk, day, said.lines)
+    for (const extent of this.#layout.lay(chunk, wanted, appended)) {
+      if (!this.#writer.fits(extent.bytes.length)) await insist(() => this.#writer.flush())
+      this.#writer.write(origin.folder, extent.day, partition, extent.bytes, extent, (place, kept) =>
+        this.#placed(origin, extent, place, kept),
+      )
+      this.#ledger.wrote(chunk, extent.day, extent.lines)
       if (this.#index.full) await insist(() => this.#index.write())
-      lines += said.lines
-      this.counts.misdated += misdated
+      lines += extent.lines
+      this.counts.misdated += extent.misdated
     }
-    if (lines > 0) this.#times.push(Number(chunk.t0 / 1_000_000n))
+    if (lines > 0) this.#times.push(time)
     this.counts.lines += lines
     this.counts.doubled += chunk.lines - lines
+    // All that was taken of it has been copied by now.
+    message.release?.()
+  }
+
+  /** An extent's bytes have their place. @param kept they, valid until this returns */
+  #placed({ run, names }: Origin, extent: Extent, { file, position }: Place, kept: Uint8Array): void {
+    const { day, lines, numbers, tmin, tmax } = extent
+    const row = { file, position, bytes: kept.length, lines, run, names, numbers, tmin, tmax }
+    this.#index.add(day, row, kept)
+    this.#hub?.take(stretchOf(row, names), kept)
   }
 
   /**
@@ -118,17 +124,17 @@ export class Landing {
    * @param known whether a run is in it already as of this record
    */
   count(ledger: Ledger, partition: number, message: FetchedRecord, known: (run: string) => boolean): void {
-    let chunk: Chunk
+    let chunk: Chunk & { of: Origin }
     try {
-      chunk = decodeRecord(message)
+      chunk = this.#records.read(message)
     } catch (error) {
       if (error instanceof ChunkError || error instanceof InflateError) return
       throw error
     }
-    if (known(Buffer.from(chunk.run).toString('hex'))) return
+    if (known(chunk.of.run)) return
     const appended = appendedAt(message)
     const day = this.#layout.dayOf(timeOf(chunk, appended), appended)
-    const wanted = ledger.enter(chunk, day, partition, appended, Number(message.offset))
+    const wanted = ledger.enter(chunk, day, partition, appended, Number(message.offset), chunk.of.run)
     const lines = wanted ? wanted.reduce((sum, one) => sum + one, 0) : chunk.lines
     ledger.wrote(chunk, day, lines)
   }

@@ -18,7 +18,8 @@
  *   MAX_SILENT that were heard of last. Forgotten sooner, it would come back, with a host that was mended, as a run whose first lines
  *   are all missing.
  */
-import { type Chunk, type LostRange, OTHER_REASON, type Source, STDERR, STDOUT } from '../wire/chunk.ts'
+import { type Chunk, countStderr, type LostRange, OTHER_REASON, type Source, STDERR, STDOUT } from '../wire/chunk.ts'
+import { runId } from './origin.ts'
 
 /** Numbers that are missing: why, and of which day's total they were taken. */
 export type Hole = { from: number; to: number; reason: string; day: string }
@@ -159,6 +160,12 @@ function readRows<T>(states: ReadonlyMap<string, T>, { keys, rows }: Counters, w
   for (const [i, key] of keys.entries()) read(states.get(key)!, rows, width * i)
 }
 
+/** Totals with their key; `counted`: that counters of them have changed is noted. */
+type Sum = { key: string; totals: Totals; counted: boolean }
+
+/** A run with its id, the day that a chunk of it was of last, and the totals of that day; `counted` as of these. */
+type Tally = { id: string; run: RunState; day: string | undefined; sum: Sum | undefined; counted: boolean }
+
 export class Ledger {
   readonly state: LedgerState
   #ended = new Set<string>()
@@ -167,12 +174,14 @@ export class Ledger {
   #changedRuns = new Set<string>()
   #changedTotals = new Set<string>()
   /** Those of which counters have changed; where they are among the others as well, more than these. */
-  #countedRuns = new Set<string>()
-  #countedTotals = new Set<string>()
+  #countedRuns: Tally[] = []
+  #countedTotals: Sum[] = []
   #floor = OLDER
-  /** Of a run, the day that it was in last, and its totals with their key. */
-  #known = new WeakMap<Named, { day: string; key: string; totals: Totals }>()
-  #entered: RunState | undefined
+  /** Of the runs that were entered: a chunk of one costs a single look-up. */
+  #tallies = new Map<string, Tally>()
+  /** By their key. */
+  #sums = new Map<string, Sum>()
+  #entered: Tally | undefined
 
   /**
    * @param state as a checkpoint kept it: runs by their id in hex, totals by their key
@@ -193,19 +202,35 @@ export class Ledger {
    * @param partition where its record is
    * @param appended when that was appended, ms since 1970
    * @param offset which it is
+   * @param id its run's, in hex
    * @returns which lines are to be written: all (`undefined`), or those whose byte is 1
    */
-  enter(chunk: Chunk, day: string, partition: number, appended = 0, offset = 0): Uint8Array | undefined {
-    const id = Buffer.from(chunk.run).toString('hex')
-    const run = this.state.runs.get(id) ?? this.#begin(id, chunk, partition, offset)
+  enter(
+    chunk: Chunk,
+    day: string,
+    partition: number,
+    appended = 0,
+    offset = 0,
+    id = runId(chunk.run),
+  ): Uint8Array | undefined {
+    let tally = this.#tallies.get(id)
+    if (!tally) {
+      const run = this.state.runs.get(id) ?? this.#begin(id, chunk, partition, offset)
+      tally = { id, run, day: undefined, sum: undefined, counted: false }
+      this.#tallies.set(id, tally)
+    }
+    const { run } = tally
     if (run.partition !== partition) this.#changedRuns.add(id)
     run.partition = partition
     if (run.heard === undefined || appended - run.heard >= HEARD_MS) {
       run.heard = appended
       this.#changedRuns.add(id)
     }
-    this.#entered = run
-    this.#countedRuns.add(id)
+    this.#entered = tally
+    if (!tally.counted) {
+      tally.counted = true
+      this.#countedRuns.push(tally)
+    }
     let last = 0
     if (chunk.lines > 0) {
       if (run.first === 0) run.first = Number(chunk.t0 / 1_000_000n)
@@ -216,9 +241,10 @@ export class Ledger {
     // By the run's own names, which its first chunk said: what is taken back must come off where it was put on.
     const changing = (of: string) => {
       this.#changedRuns.add(id)
-      return this.#totals(run, of, 0, true)
+      return this.#changing(run, of)
     }
-    this.#totals(run, day, last)
+    const totals = this.#counting(tally, day)
+    if (last > totals.last) totals.last = last
     const entry = new Entry(run, day, changing)
     for (const range of chunk.lost) entry.lost(range)
     const wanted = entry.lines(chunk)
@@ -231,14 +257,18 @@ export class Ledger {
 
   /** So many lines of a chunk that was entered stand in a file of the day. */
   wrote(chunk: Chunk, day: string, lines: number): void {
-    this.#totals(this.#lately(chunk), day, 0).written += lines
+    const { service, module, host } = chunk
+    const tally = this.#entered
+    const lately = tally?.run.service === service && tally.run.module === module && tally.run.host === host
+    const totals = lately ? this.#counting(tally, day) : this.#counted(this.#sum({ service, module, host }, day))
+    totals.written += lines
   }
 
   /** What was entered since the last call, for the checkpoint. Copies: what is entered from now on is not in them. */
   takeChanges(): LedgerChanges {
     const { runs, totals } = this.state
-    const countedRuns = [...this.#countedRuns.difference(this.#changedRuns)]
-    const countedTotals = [...this.#countedTotals.difference(this.#changedTotals)]
+    const countedRuns = keysOf(this.#countedRuns, ({ id }) => id, this.#changedRuns)
+    const countedTotals = keysOf(this.#countedTotals, ({ key }) => key, this.#changedTotals)
     const changes: LedgerChanges = {
       runs: Array.from(this.#changedRuns, (run) => [run, copyOfRun(runs.get(run))]),
       totals: Array.from(this.#changedTotals, (key) => {
@@ -250,8 +280,8 @@ export class Ledger {
     }
     this.#changedRuns.clear()
     this.#changedTotals.clear()
-    this.#countedRuns.clear()
-    this.#countedTotals.clear()
+    this.#countedRuns = []
+    this.#countedTotals = []
     return changes
   }
 
@@ -261,12 +291,14 @@ export class Ledger {
    */
   fold(floor: string): void {
     this.#floor = floor
-    this.#known = new WeakMap()
+    this.#sums.clear()
+    this.#tallies.clear()
     for (const [key, of] of this.state.totals) {
       if (of.day === OLDER || of.day >= floor) continue
       this.state.totals.delete(key)
       this.#changedTotals.add(key)
-      const sum = this.#totals({ ...of }, OLDER, of.last, true)
+      const sum = this.#changing(of, OLDER)
+      if (of.last > sum.last) sum.last = of.last
       sum.written += of.written
       sum.doubled += of.doubled
       for (const [reason, lines] of Object.entries(of.lost)) add(sum.lost, reason, lines)
@@ -288,28 +320,40 @@ export class Ledger {
     return silent.map(({ id }) => id)
   }
 
-  /** The names of a chunk, or the run that was entered last where it has the same: then its totals are known. */
-  #lately({ service, module, host }: Chunk): Named {
-    const run = this.#entered
-    return run && run.service === service && run.module === module && run.host === host
-      ? run
-      : { service, module, host }
+  /** Totals of which more is about to change than counters. */
+  #changing(of: Named, day: string): Totals {
+    const { key, totals } = this.#sum(of, day)
+    this.#changedTotals.add(key)
+    return totals
   }
 
-  /** @param changing whether more is about to change than counters */
-  #totals(of: Named, ofDay: string, time: number, changing = false): Totals {
-    const { service, module, host } = of
-    const day = ofDay < this.#floor ? OLDER : ofDay
-    let known = this.#known.get(of)
-    if (known?.day !== day) {
-      const key = JSON.stringify([day, service, module, host])
-      known = { day, key, totals: this.state.totals.get(key) ?? this.#begun(key, { service, module, day, host }) }
-      this.#known.set(of, known)
+  /** Those of a run and a day, of which counters are about to change. */
+  #counting(tally: Tally, day: string): Totals {
+    if (tally.day !== day) {
+      tally.day = day
+      tally.sum = this.#sum(tally.run, day)
     }
-    const { key, totals } = known
-    ;(changing ? this.#changedTotals : this.#countedTotals).add(key)
-    if (time > totals.last) totals.last = time
-    return totals
+    return this.#counted(tally.sum!)
+  }
+
+  #counted(sum: Sum): Totals {
+    if (!sum.counted) {
+      sum.counted = true
+      this.#countedTotals.push(sum)
+    }
+    return sum.totals
+  }
+
+  #sum({ service, module, host }: Named, ofDay: string): Sum {
+    const day = ofDay < this.#floor ? OLDER : ofDay
+    const key = JSON.stringify([day, service, module, host])
+    let sum = this.#sums.get(key)
+    if (!sum) {
+      const totals = this.state.totals.get(key) ?? this.#begun(key, { service, module, day, host })
+      sum = { key, totals, counted: false }
+      this.#sums.set(key, sum)
+    }
+    return sum
   }
 
   #begun(key: string, of: Named & { day: string }): Totals {
@@ -352,6 +396,7 @@ export class Ledger {
     }
     for (const [id, run] of runs) {
       this.state.runs.set(id, run)
+      this.#tallies.delete(id)
       this.#changedRuns.add(id)
       if (run.ended) this.#end(id, run)
       else this.#ended.delete(id)
@@ -373,7 +418,7 @@ export class Ledger {
     const run = this.state.runs.get(id) ?? this.#begin(id, of, partition)
     if (run.first === 0) run.first = run.last = last
     run.heard ??= last
-    const entry = new Entry(run, day, (of) => this.#totals(run, of, 0, true))
+    const entry = new Entry(run, day, (of) => this.#changing(run, of))
     let lines = 0
     for (const source of [STDOUT, STDERR] as const) {
       lines += Math.max(0, high[source] - run.sources[source].high)
@@ -419,6 +464,7 @@ export class Ledger {
 
   #forget(id: string): void {
     this.state.runs.delete(id)
+    this.#tallies.delete(id)
     this.#changedRuns.add(id)
   }
 }
@@ -471,17 +517,16 @@ class Entry {
   /** @returns as `Ledger.enter` does */
   lines(chunk: Chunk): Uint8Array | undefined {
     const { sources } = this.#run
-    // Nearly every chunk brings what follows: no line needs to be looked at. A source without lines in here stands at the
-    // number that its next line will have, so comparing it as well is harmless.
-    const counts = countsOf(chunk)
-    if (([STDOUT, STDERR] as const).every((s) => counts[s] === 0 || chunk.first[s] > sources[s].high)) {
-      for (const source of [STDOUT, STDERR] as const) {
-        if (counts[source] === 0) continue
-        this.missing(source, chunk.first[source] - 1, GAP)
-        sources[source].high += counts[source]
-        sources[source].written += counts[source]
-        if (sources[source].expired) this.#unexpire(sources[source])
-      }
+    const { first, lines, src } = chunk
+    // Nearly every chunk brings what follows: no line needs to be looked at.
+    const stderr = countStderr(src, lines)
+    const stdout = lines - stderr
+    if (
+      (stdout === 0 || first[STDOUT] > sources[STDOUT].high) &&
+      (stderr === 0 || first[STDERR] > sources[STDERR].high)
+    ) {
+      if (stdout > 0) this.#follow(STDOUT, first[STDOUT], stdout)
+      if (stderr > 0) this.#follow(STDERR, first[STDERR], stderr)
       return undefined
     }
     const totals = this.#totalsOf(this.#day)
@@ -498,6 +543,15 @@ class Entry {
       }
     }
     return wanted
+  }
+
+  /** So many lines from a number above the mark on. */
+  #follow(source: Source, first: number, lines: number): void {
+    const state = this.#run.sources[source]
+    if (first > state.high + 1) this.missing(source, first - 1, GAP)
+    state.high += lines
+    state.written += lines
+    if (state.expired) this.#unexpire(state)
   }
 
   /** @returns whether line n is to be written */
@@ -561,6 +615,20 @@ export function* expiredOf(state: {
   for (const [partition, { expiredTo }] of state.partitions) if (expiredTo !== undefined) yield [partition, expiredTo]
 }
 
+/** Keys of those that are counted again from now on, but for the ones that are among `others`. */
+function keysOf<T extends { counted: boolean }>(
+  counted: readonly T[],
+  keyOf: (of: T) => string,
+  others: ReadonlySet<string>,
+): string[] {
+  const keys: string[] = []
+  for (const of of counted) {
+    of.counted = false
+    if (!others.has(keyOf(of))) keys.push(keyOf(of))
+  }
+  return keys
+}
+
 /** Holes are never changed, but replaced: they are shared. */
 const copyOfRun = (run: RunState | undefined): RunState | undefined =>
   run && { ...run, sources: [copyOfSource(run.sources[STDOUT]), copyOfSource(run.sources[STDERR])] }
@@ -579,14 +647,4 @@ export function lostOf({ holes, closed }: SourceState): Record<string, number> {
   const lost = { ...closed }
   for (const { from, to, reason } of holes) add(lost, reason, to - from + 1)
   return lost
-}
-
-function countsOf(chunk: Chunk): [stdout: number, stderr: number] {
-  let stderr = 0
-  for (let i = 0; i < chunk.src.length; i++) {
-    for (let byte = chunk.src[i]!; byte !== 0; byte &= byte - 1) stderr++
-  }
-  // Bits behind the last line are not lines; a sender should leave them 0, but nothing made it.
-  for (let i = chunk.lines; i < chunk.src.length * 8; i++) if ((chunk.src[i >> 3]! >> (i & 7)) & 1) stderr--
-  return [chunk.lines - stderr, stderr]
 }

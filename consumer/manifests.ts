@@ -10,7 +10,7 @@ import type { LineCount } from './api-schema.ts'
 import { type Checkpoint, type State, storedBytes } from './checkpoint.ts'
 import { OLDER, type Totals } from './ledger.ts'
 import { countOf } from './ledger-api.ts'
-import { nameOf, pathComponent, readFileName } from './names.ts'
+import { folderOf, nameOf, readFileName } from './names.ts'
 
 /** A file of a module's day. */
 export type ManifestFile = {
@@ -157,7 +157,7 @@ export class Manifests {
     if (known && !totals) this.#forget(key, known)
     if (known || !totals || totals.day === OLDER) return
     const { service, module } = totals
-    const folder = `${pathComponent(service)}/${pathComponent(module)}`
+    const folder = folderOf(service, module)
     const day = this.#day(folder, totals.day, () => ({ service, module }))
     day.totals.add(key)
     this.#known.set(key, day)

@@ -23,6 +23,10 @@ export function pathComponent(name: string): string {
   return `${encoded.slice(0, MAX_BYTES - HASH_CHARACTERS - 2)}%~${hash}`
 }
 
+/** A module's folder, below the root. */
+export const folderOf = (service: string, module: string): string =>
+  `${pathComponent(service)}/${pathComponent(module)}`
+
 /**
  * The name that a component was made of. Of one that was cut the rest is not in there: it is given back as it is, so that a name
  * of the same beginning is not taken for it.

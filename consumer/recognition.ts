@@ -23,7 +23,7 @@ import { extend, type Names, type Row } from './index-log.ts'
 import { appendedAt } from './landing.ts'
 import type { Extent, Layout } from './layout.ts'
 import { Ledger } from './ledger.ts'
-import { pathComponent, readFileName } from './names.ts'
+import { folderOf, readFileName } from './names.ts'
 
 const WINDOW_BYTES = 256 * 1024
 const WINDOWS_BYTES = 16 * 1024 * 1024
@@ -115,7 +115,7 @@ export class Recognition {
       if (error instanceof ChunkError || error instanceof InflateError) return
       throw error
     }
-    const module = `${partition} ${pathComponent(chunk.service)}/${pathComponent(chunk.module)}`
+    const module = `${partition} ${folderOf(chunk.service, chunk.module)}`
     if (!this.#modules.has(module)) return
     const { layout } = this.#options
     const wanted = this.#ledger.enter(chunk, '', partition)

@@ -697,7 +697,7 @@ export class Subscriber {
     const { landing, writer } = this.#options
     const insist = async (work: () => void) => {
       await this.#insist(round, work)
-      await this.#breathe(round)
+      if (this.#outOfBreath) await this.#breathe(round)
     }
     let hash: number | undefined
     try {
@@ -706,7 +706,7 @@ export class Subscriber {
         if (message === messages.at(-1)) hash = recordHash(message)
         await landing.land(partition, message, insist)
         held.next = Number(message.offset) + 1
-        await this.#breathe(round)
+        if (this.#outOfBreath) await this.#breathe(round)
       }
     } catch (error) {
       // Half of a record is in the ledger: taken up again it would be dropped as doubled. From the checkpoint on it is all done again.
@@ -790,9 +790,13 @@ export class Subscriber {
     }
   }
 
-  /** Gives others their turn, once records have taken long enough. */
+  /** Whether records have taken long enough. */
+  get #outOfBreath(): boolean {
+    return this.#clock.now() - this.#breathedAt >= BREATHE_MS
+  }
+
+  /** Gives others their turn. */
   async #breathe([first]: Round): Promise<void> {
-    if (this.#clock.now() - this.#breathedAt < BREATHE_MS) return
     first?.batch.heartbeat().catch(() => {})
     await this.#clock.turn()
     this.#breathedAt = this.#clock.now()

@@ -19,7 +19,7 @@ import { type Damage, type Row, readIndex } from './index-log.ts'
 import { Intervals } from './intervals.ts'
 import type { Totals } from './ledger.ts'
 import { countOf } from './ledger-api.ts'
-import { nameOf, pathComponent, readFileName } from './names.ts'
+import { folderOf, nameOf, pathComponent, readFileName } from './names.ts'
 import { damageMessage } from './row-cache.ts'
 
 /** Rows of the index that are put in the order of their files, a few MB of memory. */
@@ -89,7 +89,7 @@ function writtenOf({ totals }: State, named: (of: Totals) => boolean): Map<strin
     if (!named(of)) continue
     const day = days.get(of.day) ?? new Map<string, number>()
     days.set(of.day, day)
-    const folder = `${pathComponent(of.service)}/${pathComponent(of.module)}`
+    const folder = folderOf(of.service, of.module)
     day.set(folder, (day.get(folder) ?? 0) + of.written)
   }
   return days

@@ -32,7 +32,7 @@ import { syncFolder } from '../wire/durable.ts'
 import { type FileState, newFile } from './checkpoint.ts'
 import { ConsumerError } from './errors.ts'
 import { forgetPages, syncFileSystem } from './kernel.ts'
-import { pathComponent, readFileName } from './names.ts'
+import { readFileName } from './names.ts'
 
 /** What waits to be written is copied here. */
 const BUFFER_BYTES = 4 * 1024 * 1024
@@ -135,19 +135,18 @@ export class Writer {
 
   /**
    * Takes up lines for the file of a module's day, from a partition. They reach the file with `flush`.
+   * @param folder the module's, below the root
    * @param said of all of them
    * @param placed is told where they stand, once they do, with their bytes, valid until it returns
    */
   write(
-    service: string,
-    module: string,
+    folder: string,
     day: string,
     partition: number,
     bytes: Uint8Array,
     said: Said,
     placed: (place: Place, bytes: Uint8Array) => void,
   ): void {
-    const folder = `${pathComponent(service)}/${pathComponent(module)}`
     const key = `${partition} ${folder}/${day}`
     let waiting = this.#waiting.get(key)
     if (!waiting) {

@@ -1,6 +1,6 @@
 /** Formats: what a run's lines become in Kafka, as the log-opt `format` says. */
-import { type Chunk, ChunkEncoder } from '../wire/chunk.ts'
-import { JSON_CONTENT_TYPE, JSON_INFLATION, JsonLineEncoder, type RunNames } from '../wire/json-line.ts'
+import { type Chunk, ChunkEncoder, type RunNames } from '../wire/chunk.ts'
+import { JSON_CONTENT_TYPE, JSON_INFLATION, JsonLineEncoder } from '../wire/json-line.ts'
 import { CHUNK_CONTENT_TYPE } from '../wire/record.ts'
 import { CHUNK_COSTS, type Costs } from './chunks.ts'
 

@@ -67,6 +67,9 @@ export type Chunk = {
   end: SourcePair | undefined
 }
 
+/** Whose lines a chunk holds. */
+export type RunNames = Pick<Chunk, 'run' | 'service' | 'module' | 'host' | 'container' | 'attrs'>
+
 /** A value that is no chunk. `reason` is a stable word for metrics and dead letters, the message says what was wrong. */
 export class ChunkError extends Error {
   override name = 'ChunkError'
@@ -86,6 +89,17 @@ const bytesOf = (array: ArrayBufferView): Uint8Array => new Uint8Array(array.buf
 const uint = (n: number): number | bigint => (n < 2 ** 32 ? n : BigInt(n))
 const uintPair = (pair: SourcePair) => [uint(pair[0]), uint(pair[1])]
 
+/** What of a chunk is the same in all of its run, in the order in which it is encoded: first of all. */
+const head = ({ run, service, module, host, container, attrs }: RunNames) => ({
+  v: VERSION,
+  run,
+  svc: service,
+  mod: module,
+  host,
+  ctr: container,
+  attrs,
+})
+
 /** Encodes chunks into a buffer of its own that lives on, so that a busy driver makes no garbage of 512 KiB a chunk. */
 export class ChunkEncoder {
   #encoder = new Encoder({ useBigInt64: true, initialBufferSize: 16 * 1024, ignoreUndefined: true })
@@ -93,13 +107,7 @@ export class ChunkEncoder {
   /** The encoded chunk, valid until the next call on the same encoder. The chunk is taken as consistent. */
   encode(chunk: Chunk): Uint8Array {
     return this.#encoder.encodeSharedRef({
-      v: VERSION,
-      run: chunk.run,
-      svc: chunk.service,
-      mod: chunk.module,
-      host: chunk.host,
-      ctr: chunk.container,
-      attrs: chunk.attrs,
+      ...head(chunk),
       first: uintPair(chunk.first),
       src: chunk.src,
       t0: chunk.t0,
@@ -114,10 +122,18 @@ export class ChunkEncoder {
       end: chunk.end && uintPair(chunk.end),
     })
   }
+
+  /** How many keys `head` has. */
+  static readonly HEAD_KEYS = 7
+
+  /** The first keys and values of every chunk of a run, valid as `encode`'s. */
+  head(names: RunNames): Uint8Array {
+    return this.#encoder.encodeSharedRef(head(names)).subarray(1)
+  }
 }
 
 /** What a reader takes at most. They are far above what the driver writes and far below what could hurt. */
-const LIMITS = {
+export const LIMITS = {
   nameBytes: 4096,
   dataBytes: 16 * 1024 * 1024,
   lines: 1024 * 1024,
@@ -210,8 +226,8 @@ function checkTimes(t0: bigint, dt: Int32Array | BigInt64Array): void {
   }
 }
 
-/** How many lines of stderr the bits of `src` say, of `lines` in all. */
-function countStderr(src: Uint8Array, lines: number): number {
+/** How many lines of stderr the bits of `src` say, of `lines` in all. Bits behind the last line are not lines. */
+export function countStderr(src: Uint8Array, lines: number): number {
   let count = 0
   for (let i = 0; i < src.length; i++) {
     let byte = src[i]!
@@ -242,6 +258,20 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
     throw new ChunkError('unknown-version', `version ${version} of the chunk format; this program reads ${VERSION}`)
   }
 
+  return checkedChunk(namesOf(fields), {
+    first: pair(fields['first'], 1, 'first'),
+    src: binary(fields['src'], 'src'),
+    t0: typeof fields['t0'] === 'bigint' ? fields['t0'] : BigInt(integer(fields['t0'], 0, 't0')),
+    dt: binary(fields['dt'], 'dt'),
+    len: binary(fields['len'], 'len'),
+    flags: fields['flags'] === undefined ? undefined : binary(fields['flags'], 'flags'),
+    data: binary(fields['data'], 'data'),
+    lost: lostRanges(fields['lost']),
+    end: fields['end'] === undefined ? undefined : pair(fields['end'], 0, 'end'),
+  })
+}
+
+function namesOf(fields: Fields): RunNames {
   const run = binary(fields['run'], 'run')
   if (run.length !== 16) invalid(`run has ${run.length} bytes instead of 16`)
   const container = map(fields['ctr'], 'ctr')
@@ -251,72 +281,74 @@ export function decodeChunk(bytes: Uint8Array): Chunk {
       string(value, 'a value of attrs'),
     ]),
   )
-  const first = pair(fields['first'], 1, 'first')
+  return {
+    run,
+    service: string(fields['svc'], 'svc'),
+    module: string(fields['mod'], 'mod'),
+    host: string(fields['host'], 'host'),
+    container: {
+      id: string(container['id'], 'ctr.id'),
+      name: string(container['name'], 'ctr.name'),
+      image: string(container['image'], 'ctr.image'),
+    },
+    attrs,
+  }
+}
 
-  const lenBytes = binary(fields['len'], 'len')
+/** What a chunk says of its lines, as it stands in the record: columns of several bytes an entry are bytes still. */
+export type Columns = Pick<Chunk, 'first' | 'src' | 't0' | 'flags' | 'data' | 'lost' | 'end'> & {
+  dt: Uint8Array
+  len: Uint8Array
+}
+
+/** The chunk of these columns. @throws ChunkError where they are not consistent */
+export function checkedChunk(
+  { run, service, module, host, container, attrs }: RunNames,
+  { first, src, t0, dt: dtBytes, len: lenBytes, flags, data, lost, end }: Columns,
+): Chunk {
   if (lenBytes.length % 4 !== 0) invalid('len is not a whole number of uint32')
   const lines = lenBytes.length / 4
   if (lines > LIMITS.lines) invalid(`${lines} lines; at most ${LIMITS.lines} are taken`)
-  // Copied, because a column lies at any offset of the record and a typed array wants it aligned.
-  const len = new Uint32Array(lenBytes.slice().buffer)
-  const data = binary(fields['data'], 'data')
+  const len = columnOf(Uint32Array, lenBytes)
   let sum = 0
   for (let i = 0; i < lines; i++) sum += len[i]!
   if (sum !== data.length) invalid(`the lengths add up to ${sum}, data has ${data.length} bytes`)
   // Of all ways to look for a byte this is the fastest by far.
   if (Buffer.from(data.buffer, data.byteOffset, data.length).indexOf(10) !== -1) invalid('a line holds a newline')
 
-  const dtBytes = binary(fields['dt'], 'dt')
   if (dtBytes.length !== 4 * lines && dtBytes.length !== 8 * lines) invalid('dt has neither 4 nor 8 bytes a line')
-  const dt =
-    dtBytes.length === 4 * lines ? new Int32Array(dtBytes.slice().buffer) : new BigInt64Array(dtBytes.slice().buffer)
-  const t0 = typeof fields['t0'] === 'bigint' ? fields['t0'] : BigInt(integer(fields['t0'], 0, 't0'))
+  const dt = dtBytes.length === 4 * lines ? columnOf(Int32Array, dtBytes) : columnOf(BigInt64Array, dtBytes)
   if (t0 < 0n) invalid('t0 lies before 1970')
   checkTimes(t0, dt)
 
-  const src = binary(fields['src'], 'src')
   if (src.length !== Math.ceil(lines / 8)) invalid(`src has ${src.length} bytes for ${lines} lines`)
-  const flags = fields['flags'] === undefined ? undefined : binary(fields['flags'], 'flags')
   if (flags) {
     if (flags.length !== lines) invalid(`flags has ${flags.length} bytes for ${lines} lines`)
     if (flags.some((f) => f > (CONTINUED | UNTERMINATED))) invalid('a flag is not known')
   }
 
-  const end = fields['end'] === undefined ? undefined : pair(fields['end'], 0, 'end')
   const stderr = countStderr(src, lines)
-  const next: SourcePair = [first[STDOUT] + (lines - stderr), first[STDERR] + stderr]
-  if (!next.every(Number.isSafeInteger)) invalid('the line numbers leave the safe integers')
-  if (end && (end[STDOUT] < next[STDOUT] - 1 || end[STDERR] < next[STDERR] - 1)) {
+  const stdoutEnd = first[STDOUT] + (lines - stderr)
+  const stderrEnd = first[STDERR] + stderr
+  if (!Number.isSafeInteger(stdoutEnd) || !Number.isSafeInteger(stderrEnd))
+    invalid('the line numbers leave the safe integers')
+  if (end && (end[STDOUT] < stdoutEnd - 1 || end[STDERR] < stderrEnd - 1)) {
     invalid('end is below the numbers of the lines in here')
   }
 
-  const service = string(fields['svc'], 'svc')
-  const module = string(fields['mod'], 'mod')
-  const host = string(fields['host'], 'host')
-  const name = string(container['name'], 'ctr.name')
-  if (lines * (service.length + module.length + host.length + name.length) > LIMITS.namesRepeated)
+  if (lines * (service.length + module.length + host.length + container.name.length) > LIMITS.namesRepeated)
     invalid(`svc, mod, host and ctr.name are too long to stand with each of ${lines} lines`)
+  return { run, service, module, host, container, attrs, first, lines, src, t0, dt, len, flags, data, lost, end }
+}
 
-  return {
-    run,
-    service,
-    module,
-    host,
-    container: {
-      id: string(container['id'], 'ctr.id'),
-      name,
-      image: string(container['image'], 'ctr.image'),
-    },
-    attrs,
-    first,
-    lines,
-    src,
-    t0,
-    dt,
-    len,
-    flags,
-    data,
-    lost: lostRanges(fields['lost']),
-    end,
-  }
+type Column = Uint32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>
+
+/** A column's bytes as its entries. Copied, because it lies at any offset of the record and a typed array wants it aligned. */
+function columnOf<T extends Column>(
+  Entries: { readonly BYTES_PER_ELEMENT: number; new (length: number): T },
+  bytes: Uint8Array,
+): T {
+  const column = new Entries(bytes.length / Entries.BYTES_PER_ELEMENT)
+  new Uint8Array(column.buffer).set(bytes)
+  return column
 }

@@ -14,6 +14,7 @@ import {
   ChunkError,
   CONTINUED,
   lossReason,
+  type RunNames,
   type SourcePair,
   STDERR,
   STDOUT,
@@ -37,8 +38,6 @@ function stamp(ns: bigint): string {
   const seconds = new Date(Number(ns / NS) * 1000).toISOString().slice(0, -5)
   return `${seconds}.${String(ns % NS).padStart(9, '0')}Z`
 }
-
-export type RunNames = Pick<Chunk, 'run' | 'service' | 'module' | 'host' | 'container' | 'attrs'>
 
 const uuid = (run: Uint8Array): string =>
   Buffer.from(run)

@@ -377,7 +377,10 @@ describe('landing', () => {
     let tried = 0
     const [good] = topicOf([{ partition: 0, module: 'm', run: 1, first: 1, count: 1 }])
     const records = deferredRecords(
-      { compressed: Buffer.from('garbage'), count: 2, context: { firstOffset: '0' }, decode: () => [] },
+      {
+        ...{ compressed: Buffer.from('garbage'), count: 2 },
+        context: { firstOffset: '0', firstTimestamp: '0', maxTimestamp: '0', timestampType: 1 },
+      },
       () => {
         tried++
         throw new Error('incorrect header check')

@@ -5,6 +5,7 @@ import { Encoder } from '@msgpack/msgpack'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type Chunk, ChunkEncoder, ChunkError, decodeChunk, type SourcePair } from '../../wire/chunk.ts'
+import { ChunkReader } from '../../wire/chunk-reader.ts'
 import { chunkOf, type Meaning, meaningOf } from '../support/chunk.ts'
 
 const GOLDEN = join(import.meta.dirname, '../golden')
@@ -351,5 +352,74 @@ describe('a record that is no chunk', () => {
     expect(chunk.service).toBe('shop\ufffd')
     expect(chunk.attrs).toEqual({ '\ufffdkey': '\ufffd' })
     expect(chunk.lines).toBe(2)
+  })
+})
+
+describe('a reader of many chunks', () => {
+  /** A chunk, and another of the same run that says the same of whose lines it holds. */
+  const twice = fc
+    .tuple(chunks, chunks)
+    .map(([before, { first, lines, src, t0, dt, len, flags, data, lost, end }]) => ({
+      before,
+      chunk: { ...before, ...{ first, lines, src, t0, dt, len, flags, data, lost, end } },
+    }))
+
+  /** What a reader says of bytes, or that they are no chunk. */
+  function outcomeOf(read: () => Chunk): Chunk | 'no chunk' {
+    try {
+      return read()
+    } catch (error) {
+      if (error instanceof ChunkError) return 'no chunk'
+      throw error
+    }
+  }
+
+  it('says of each what it says alone, and works out once what goes with its run', () => {
+    fc.assert(
+      fc.property(twice, ({ before, chunk }) => {
+        let known = 0
+        const reader = new ChunkReader(() => ++known)
+        expect(reader.read(Buffer.from(encoded(before)))).toEqual({ ...before, of: 1 })
+        expect(reader.read(Buffer.from(encoded(chunk)))).toEqual({ ...chunk, of: 1 })
+      }),
+    )
+  })
+
+  it('takes a chunk with any bytes changed, or cut short, as it is taken alone', () => {
+    fc.assert(
+      fc.property(
+        twice,
+        fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 3 }),
+        fc.nat(),
+        ({ before, chunk }, changes, cut) => {
+          const reader = new ChunkReader(() => undefined)
+          reader.read(Buffer.from(encoded(before)))
+          const bytes = Buffer.from(encoded(chunk))
+          for (const [at, byte] of changes) bytes[at % bytes.length] = byte
+          const changed = cut % 4 === 0 ? bytes.subarray(0, cut % bytes.length) : bytes
+          const alone = outcomeOf(() => decodeChunk(changed))
+          expect(outcomeOf(() => reader.read(changed))).toEqual(alone)
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+
+  it('does not take a run for one whose id ends alike, nor for itself under another name', () => {
+    const reader = new ChunkReader(({ run, service }) => `${service} of ${Buffer.from(run).toString('hex', 0, 1)}`)
+    const of = (first: number, svc: string) =>
+      reader.read(Buffer.from(record({ run: Uint8Array.from([first, ...Array(15).fill(7)]), svc })))
+    const told = [of(1, 'a'), of(2, 'a'), of(1, 'b'), of(1, 'a')]
+    expect(told.map(({ of, service }) => `${of}, ${service}`)).toEqual([
+      'a of 01, a',
+      'a of 02, a',
+      'b of 01, b',
+      'a of 01, a',
+    ])
+  })
+
+  it.each(golden)('$name: says what it means, however often it comes', ({ meaning, bytes }) => {
+    const reader = new ChunkReader(() => undefined)
+    for (let i = 0; i < 3; i++) expect(meaningOf(reader.read(bytes))).toEqual(meaning)
   })
 })
