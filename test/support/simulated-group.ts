@@ -492,8 +492,8 @@ class SimulatedDisk {
     return {
       unsynced: 0,
       fits: () => this.#waiting.length < 3,
-      write: (service: string, module: string, day: string, partition: number, bytes: Uint8Array) => {
-        const file = `${service}/${module}/${day}.p${partition}`
+      write: (folder: string, day: string, partition: number, bytes: Uint8Array) => {
+        const file = `${folder}/${day}.p${partition}`
         const state = this.#lengths.get(file) ?? { partition, length: 0, lines: 0, first: 0, last: 0 }
         this.#lengths.set(file, state)
         this.#waiting.push({ file, at: state.length, text: Buffer.from(bytes).toString() })
