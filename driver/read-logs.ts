@@ -137,9 +137,10 @@ class Scan {
       return this.fill(limit)
     }
     if (this.#length > rest) return true
-    const behind = this.#reader.next(this.#offset)
+    // What is there before a hole is no whole frame, and never will be.
+    const behind = this.#reader.next(this.#offset + this.#length)
     if (behind === undefined || behind >= limit) return false
-    // A hole: what we were about to read was dropped meanwhile.
+    // A hole: what we were about to read was dropped meanwhile, or is not given.
     this.#offset = behind
     this.#length = 0
     return this.fill(limit)

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { startOfRun, writeCheckpoint } from '../../driver/checkpoint.ts'
 import { Frame, readFrame } from '../../driver/frames.ts'
 import { History } from '../../driver/history.ts'
-import { runFolder, segmentPath, writeGap } from '../../driver/journal.ts'
+import { JournalReader, runFolder, segmentPath, writeGap } from '../../driver/journal.ts'
 import { LOG_READER_LIMITS, LogReader, moment, type ReadConfig } from '../../driver/read-logs.ts'
 import { createRun } from '../../driver/run.ts'
 import { Slots } from '../../driver/slots.ts'
@@ -141,6 +141,18 @@ describe('reading logs', () => {
     writeGap(folder, { offset: segment(line('four')), lines: [1, 0] })
     unlinkSync(segmentPath(folder, 0))
     expect(await linesIn(read({}))).toEqual(['two\n', 'three\n', 'four\n'])
+  })
+
+  it('goes on behind what of a segment was given up, be it in the middle of frames', async () => {
+    using journal = temporaryFolder()
+    const { folder, segment, read } = house(journal.path)
+    const [one, two, three] = [line('one'), line('two'), line('three')]
+    const reader = new JournalReader(folder)
+    segment(one, two, three, line('four'))
+    reader.passOver(one.length + 9, one.length + two.length + 9)
+    expect(await linesIn(read({}))).toEqual(['one\n', 'four\n'])
+    expect(await linesIn(read({ tail: 1 }))).toEqual(['four\n'])
+    reader.close()
   })
 
   it('of a run that was removed meanwhile gives nothing', async () => {
