@@ -28,8 +28,11 @@ import {
   type LedgerState,
   NO_PARTITION,
   RUN_COUNTERS,
+  type RunState,
+  type SourceState,
   saturated,
   TOTAL_COUNTERS,
+  type Totals,
 } from './ledger.ts'
 
 /** How far a partition is written: the offset of its next record, and the tenure in which it was claimed. */
@@ -189,29 +192,93 @@ const file = z.object({
 /**
  * Rows as they were decoded, and no copies: those that zod makes of many runs are a third of what it takes to start on them, and the
  * collector's work with both is another.
+ * @param plain whether a row is seen at once to be one, as it is written today: of the others zod says whether they are
  * @param current whether a row that is understood stands as it is written today
  */
-const rowsOf = <T extends z.ZodType>(row: T, current: (each: z.output<T>) => boolean = () => true) =>
+const rowsOf = <T extends z.ZodType>(
+  row: T,
+  plain: (each: unknown) => boolean,
+  current: (each: z.output<T>) => boolean = () => true,
+) =>
   z.custom<z.output<T>[]>(
     (rows) =>
       Array.isArray(rows) &&
       rows.every((each, i) => {
+        if (plain(each)) return true
         const { success, data } = row.safeParse(each)
         if (success && !current(each as z.output<T>)) rows[i] = data
         return success
       }),
   )
+const isOffset = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= 0
+
+const isText = (text: unknown): boolean => typeof text === 'string'
+const isNothing = (of: unknown): boolean => {
+  if (typeof of !== 'object' || of === null || Array.isArray(of)) return false
+  for (const _ in of) return false
+  return true
+}
+
+/** A row `[key, state]`, as nearly all are: what this does not take is not wrong for that. */
+const plainRow =
+  <T extends object>(isPlain: (state: Partial<T>) => boolean) =>
+  (row: unknown): boolean => {
+    if (!Array.isArray(row) || row.length !== 2 || !isText(row[0])) return false
+    const state: unknown = row[1]
+    return typeof state === 'object' && state !== null && isPlain(state)
+  }
+
+const isPlainSource = (source: Partial<SourceState> | null | undefined): boolean =>
+  typeof source === 'object' &&
+  source !== null &&
+  [source.high, source.written, source.doubled].every(isOffset) &&
+  Array.isArray(source.holes) &&
+  source.holes.length === 0 &&
+  isNothing(source.closed) &&
+  source.expired === undefined
+
+const isPlainRun = plainRow<RunState>(
+  ({ partition, service, module, host, container, sources, first, last, heard, ended }) =>
+    isOffset(partition) &&
+    [service, module, host, container].every(isText) &&
+    Array.isArray(sources) &&
+    (sources as SourceState[]).length === 2 &&
+    sources.every(isPlainSource) &&
+    [first, last, heard].every(isOffset) &&
+    typeof ended === 'boolean',
+)
+
+const isPlainTotals = plainRow<Totals>(
+  ({ service, module, day, host, written, doubled, lost, last }) =>
+    [service, module, day, host].every(isText) && [written, doubled, last].every(isOffset) && isNothing(lost),
+)
+
+const isPlainFile = plainRow<FileState>(
+  ({ partition, length, lines, first, last, seen, sealed, packed }) =>
+    [partition, length, lines, first, last].every(isOffset) &&
+    Array.isArray(seen) &&
+    (seen as number[]).length === 3 &&
+    seen.every(Number.isFinite) &&
+    sealed === undefined &&
+    packed === undefined,
+)
+
 const isWhole = (sums: Record<string, number>): boolean => Object.values(sums).every(Number.isSafeInteger)
 const counters = z.tuple([z.instanceof(Uint8Array), z.instanceof(Uint8Array)])
 type PackedCounters = z.infer<typeof counters>
 const payload = z.object({
   partitions: z.array(z.tuple([offset, partitionState])),
-  files: rowsOf(z.tuple([z.string(), file.nullable()])),
+  files: rowsOf(z.tuple([z.string(), file.nullable()]), isPlainFile),
   runs: rowsOf(
     z.tuple([z.string(), runState.nullable()]),
+    isPlainRun,
     ([, run]) => run?.partition !== undefined && run.sources.every(({ closed }) => isWhole(closed)),
   ),
-  totals: rowsOf(z.tuple([z.string(), totalsState.nullable()]), ([, of]) => of === null || isWhole(of.lost)),
+  totals: rowsOf(
+    z.tuple([z.string(), totalsState.nullable()]),
+    isPlainTotals,
+    ([, of]) => of === null || isWhole(of.lost),
+  ),
   runCounters: counters.exactOptional(),
   totalCounters: counters.exactOptional(),
   index: z.array(z.tuple([z.string(), offset.nullable()])),

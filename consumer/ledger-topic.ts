@@ -23,9 +23,11 @@ import { runState, type State, totalsState } from './checkpoint.ts'
 import type { ClosedTenure } from './claims.ts'
 import type { LedgerChanges, RunState, Totals } from './ledger.ts'
 
-/** Runs are sent at least this far apart, and so much further for each that was sent, ms: a successor reads again what is newer. */
+/** Runs are sent at least this far apart, and so much further for each that is to be sent, ms: a successor reads again what is newer. */
 const PUBLISH_MS = 5_000
 const PUBLISH_MS_PER_RUN = 5
+/** Those of a tenure of which nothing was sent yet wait no longer: until then a successor has to read all of it. */
+const PUBLISH_FIRST_MS = 30_000
 /** So long is waited until Kafka has stored a tenure, ms: whoever takes a partition up says then that it can't, and tries again. */
 const STORE_MS = 15_000
 /** A send of more would hold up the rest: bytes. */
@@ -129,11 +131,12 @@ export class LedgerTopic {
   #publishing: Promise<void> | undefined
   #stopped = new AbortController()
   #due = false
-  #pause = PUBLISH_MS
+  #publishedAt: number
 
   constructor(options: LedgerTopicOptions) {
     this.#options = options
     this.#clock = options.clock ?? realClock
+    this.#publishedAt = this.#clock.now()
   }
 
   /** Tenures that are over and not known to be written, as of the last `refresh`. */
@@ -273,8 +276,12 @@ export class LedgerTopic {
   }
 
   async #later(): Promise<void> {
-    await this.#clock.sleep(this.#pause, this.#stopped.signal).catch(() => {})
-    if (this.#stopped.signal.aborted) return
+    // Of many runs each costs some 15 µs: sent as often as a few are, they would take a good part of all that a line costs.
+    for (let wait = PUBLISH_MS; wait > 0; ) {
+      await this.#clock.sleep(wait, this.#stopped.signal).catch(() => {})
+      if (this.#stopped.signal.aborted) return
+      wait = this.#publishedAt + this.#apart - this.#clock.now()
+    }
     this.#due = false
     await this.publish().catch((error: Error) =>
       this.#options.logger.debug({ error: error.message }, 'what the ledger knows could not be sent'),
@@ -298,21 +305,30 @@ export class LedgerTopic {
 
   async #publish(): Promise<void> {
     const extents = await this.#options.log.extents()
-    let sent = 0
+    this.#publishedAt = this.#clock.now()
     for (const [partition, own] of this.#own) {
       const place = placeOf(partition, extents.size)
       // Sent to, one without a leader would keep the others waiting.
-      if (extents.get(place)) sent += await this.#publishPartition(partition, own, place)
+      if (extents.get(place)) await this.#publishPartition(partition, own, place)
     }
-    this.#pause = Math.max(PUBLISH_MS, sent * PUBLISH_MS_PER_RUN)
   }
 
-  /** @returns how many runs were sent */
-  async #publishPartition(partition: number, own: Own, place: number): Promise<number> {
+  /** How long after the last time what there is now is to be sent, ms. */
+  get #apart(): number {
+    const { runs } = this.#options.state
+    let [changed, most] = [0, Number.POSITIVE_INFINITY]
+    for (const own of this.#own.values()) {
+      changed += own.changed?.size ?? runs.size
+      if (!own.changed) most = PUBLISH_FIRST_MS
+    }
+    return Math.min(changed * PUBLISH_MS_PER_RUN, most)
+  }
+
+  async #publishPartition(partition: number, own: Own, place: number): Promise<void> {
     const { state, owner } = this.#options
     const position = state.partitions.get(partition)
     // Before our first claim the tenure may still become another's, and its keys with it.
-    if (position?.tenure !== own.tenure || position.next <= own.from || own.changed?.size === 0) return 0
+    if (position?.tenure !== own.tenure || position.next <= own.from || own.changed?.size === 0) return
     // All of one moment, before anything is awaited: what is sent of a run holds at the mark.
     const { next: at, hash } = position
     const ids = own.changed ?? new Set(runsOf(state, partition))
@@ -335,7 +351,6 @@ export class LedgerTopic {
       place,
       stale.map((key) => ({ key, value: null })),
     )
-    return rows.length
   }
 
   async #send(place: number, rows: Row[]): Promise<void> {
