@@ -98,7 +98,10 @@ export class Cursor {
       lose({ source, from, count, reason: gap.reason })
     }
     if (gap.reason === 'disk') this.#passed = gap.offset
-    else this.#damage = undefined
+    else {
+      this.#damage = undefined
+      this.lines.breakOff()
+    }
     this.gap = undefined
   }
 

@@ -30,8 +30,8 @@ export type IntakeLimits = {
   segmentBytes: number
   /**
    * Bytes that all pipes together may hold, as far as that is up to us. The kernel grants a user's pipes 64 MiB (pipe-user-pages-soft) and
-   * gives every further one two pages. Docker's own take 384 KiB a container (dockerd 20.10: six pipes), so that some 165 use that up,
-   * whichever their logging driver.
+   * gives every further one two pages. Docker's own take 384 KiB a container (dockerd 20.10: six pipes, beside our FIFO), so that some
+   * 170 use that up, whichever their logging driver.
    */
   pipeBytes: number
   /** A FIFO whose bytes the disk refuses is tried again after this long, ms. */

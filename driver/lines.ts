@@ -20,6 +20,9 @@ export type Pending = { id: Uint8Array; timeHigh: number; timeLow: number; bytes
 /** Where a run's lines stand between two frames: all that is needed to go on from there. */
 export type LineState = { next: SourcePair; pending: [Pending | undefined, Pending | undefined] }
 
+/** No part has this id: dockerd's are 64 hex digits, or none. */
+const BROKEN_OFF = Uint8Array.of(0)
+
 const sameId = (frame: Frame, bytes: Uint8Array, id: Uint8Array): boolean => {
   if (frame.idEnd - frame.idStart !== id.length) return false
   for (let i = 0; i < id.length; i++) if (bytes[frame.idStart + i] !== id[i]) return false
@@ -83,6 +86,14 @@ export class Lines {
   /** What is pending of a source is part of a line whose rest is lost. */
   giveUp(source: Source): void {
     this.#pending[source] = undefined
+  }
+
+  /** Parts may be missing behind what is pending: it leaves as a line of its own, and what still comes of it as another. */
+  breakOff(): void {
+    for (const source of [STDOUT, STDERR] as const) {
+      const pending = this.#pending[source]
+      if (pending) this.#pending[source] = { ...pending, id: BROKEN_OFF }
+    }
   }
 
   #part(chunk: ChunkBuilder, frame: Frame): void {

@@ -120,6 +120,17 @@ describe('what goes with the lines', () => {
   it.each([
     [{ 'labels-regex': '(' }, /labels-regex=\(: is no regular expression/],
     [{ tag: '{{.Nam}}' }, /tag=.*\{\{\.Name\}\}/],
+    // Docker's own drivers have functions and actions of Go's templates as well.
+    [{ tag: '{{upper .Name}}' }, /tag=.*\{\{upper \.Name\}\} is no field of a tag template/],
+    [{ tag: '{{.Name | lower}}' }, /is no field of a tag template/],
+    [{ tag: '{{json .}}' }, /is no field of a tag template/],
+    [{ tag: '{{truncate .ID 4}}' }, /is no field of a tag template/],
+    [{ tag: '{{if .Name}}x{{end}}' }, /is no field of a tag template/],
+    [{ tag: '{{with .Name}}' }, /is no field of a tag template/],
+    [{ tag: '{{/* a comment */}}' }, /is no field of a tag template/],
+    [{ tag: '{{.Name' }, /is no field of a tag template/],
+    [{ tag: '{{.constructor}}' }, /is no field of a tag template/],
+    [{ service: '{{upper .Name}}' }, /service=.*is no field of a tag template/],
     [{ env: 'LONG' }, /select LONG, which is longer than 4096/],
     [{ 'env-regex': 'BIG' }, /select 4 attributes of \d+ bytes; at most 256 of 8192/],
   ])('%j is refused in words', async (config, message) => {

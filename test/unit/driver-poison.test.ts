@@ -1,13 +1,19 @@
 /** Frames that dockerd would never write: whatever stands in one, the chunk that carries it is one that readers take. */
-import { writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { closeSync, constants, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { startOfRun } from '../../driver/checkpoint.ts'
 import { ChunkBuilder } from '../../driver/chunks.ts'
 import { containerInfo, namedContainer } from '../../driver/container.ts'
 import { Cursor } from '../../driver/cursor.ts'
+import { INTAKE_LIMITS, Intake } from '../../driver/intake.ts'
 import { JournalReader, segmentPath } from '../../driver/journal.ts'
-import { ChunkEncoder, decodeChunk } from '../../wire/chunk.ts'
+import { eventfd } from '../../driver/kernel.ts'
+import { Slots } from '../../driver/slots.ts'
+import { type Chunk, ChunkEncoder, decodeChunk, type SourcePair } from '../../wire/chunk.ts'
+import { meaningOf } from '../support/chunk.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { frame } from '../support/log-entry.ts'
 
@@ -27,6 +33,62 @@ function read(bytes: Uint8Array, container = CONTAINER) {
   reader.close()
   const decoded = decodeChunk(new ChunkEncoder().encode({ ...chunk.seal(), ...NAMES, container }))
   return { ...decoded, skipped: cursor.state(0).skipped }
+}
+
+/** The frames of the corpus: what hand and fuzzing made, a file each, and in `frames.json` what each is taken for. */
+const CORPUS = join(import.meta.dirname, '../corpus')
+
+/** Has intake journal these bytes of a FIFO, ships them, and reads what readers get: lines, with their sources and numbers, and what is lost. */
+function passed(bytes: Uint8Array): string[] {
+  using folder = temporaryFolder()
+  const file = join(folder.path, 'fifo')
+  execFileSync('mkfifo', [file])
+  const writer = openSync(file, constants.O_RDWR)
+  const slots = new Slots()
+  const slot = slots.claim(0)!
+  const events = { ended: () => intake.stop(), diskRefused: () => expect.unreachable(), diskRecovered: () => {} }
+  const intake: Intake = new Intake(slots, eventfd(), events, { ...INTAKE_LIMITS, segmentBytes: 300 })
+  writeSync(writer, bytes)
+  intake.open(slot, folder.path, file, { blockMs: 0 })
+  closeSync(writer)
+  intake.loop(() => {})
+  expect(slots.written(slot)).toBe(bytes.length)
+
+  const reader = new JournalReader(folder.path)
+  const chunk = new ChunkBuilder()
+  const cursor = new Cursor(reader, startOfRun(), 1024)
+  const encoder = new ChunkEncoder()
+  const told: string[] = []
+  const seal = (end?: SourcePair) => {
+    const { lost } = cursor
+    cursor.lost = []
+    const encoded = encoder.encode({ ...chunk.seal(), ...NAMES, container: CONTAINER, lost, end })
+    told.push(...wordsOf(decodeChunk(encoded)))
+    chunk.begin(cursor.lines.next, 1_000_000)
+    return true
+  }
+  chunk.begin(cursor.lines.next, 1_000_000)
+  while (!cursor.advance(chunk, bytes.length, true, seal)) {
+    seal()
+    cursor.passGap((range) => cursor.lost.push(range))
+    chunk.begin(cursor.lines.next, 1_000_000)
+  }
+  cursor.lines.finish(chunk)
+  seal([cursor.lines.next[0] - 1, cursor.lines.next[1] - 1])
+  reader.close()
+  return told
+}
+
+const wordsOf = (chunk: Chunk): string[] => {
+  const { lines, lost = [], end } = meaningOf(chunk)
+  return [
+    ...lost.map(({ source, from, count, reason }) => `${source} ${from} to ${from + count - 1}: ${reason}`),
+    ...lines.map((line) => {
+      const said = 'text' in line ? line.text : `base64 ${line.base64}`
+      return [line.source, line.number, line.time, ...(line.flags ?? []), JSON.stringify(said)].join(' ')
+    }),
+    ...(end ? [`end ${end.join()}`] : []),
+  ]
 }
 
 const line = (time: bigint) => frame({ source: 'stdout', time, line: Buffer.from('x') })
@@ -80,6 +142,12 @@ describe('a chunk is one that readers take', () => {
       }),
       { numRuns: 300 },
     )
+  })
+
+  const taken: Record<string, string[]> = JSON.parse(readFileSync(join(CORPUS, 'frames.json'), 'utf8'))
+
+  it.each(readdirSync(join(CORPUS, 'frames')))('of the corpus: %s', (name) => {
+    expect(passed(readFileSync(join(CORPUS, 'frames', name)))).toEqual(taken[name])
   })
 
   it('whatever a container is called', () => {
