@@ -10,9 +10,13 @@ export const MOST_DELAY = 2
 const COMMANDS = ['run', 'inspect', 'logs', 'stop', 'rm'] as const
 type Seconds = Record<(typeof COMMANDS)[number], number>
 
-/** The longest of the delays, s. */
-export async function delay(house: House): Promise<number> {
+/**
+ * The longest of the delays, s.
+ * @param disturb called right before our turn
+ */
+export async function delay(house: House, disturb = () => {}): Promise<number> {
   const theirs = await secondsOf(house, 'json-file')
+  disturb()
   const ours = await secondsOf(house, house.plugin.name)
   return Math.max(...COMMANDS.map((command) => ours[command] - theirs[command]))
 }

@@ -28,7 +28,7 @@ const PLUGIN = 'tallyman-test:latest'
 const PARTITIONS = 3
 const PASSWORD = 'password'
 /** Where the plugin sees the folder that its mount `certs` is set to. */
-const CERTS_IN_PLUGIN = '/run/tallyman/certs'
+export const CERTS_IN_PLUGIN = '/run/tallyman/certs'
 
 export type HouseOptions = {
   /** How many brokers Kafka has. */

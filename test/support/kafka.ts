@@ -1,6 +1,9 @@
 /** A Kafka of a test's own: one container a broker, KRaft, on the host's network because the plugin is there too. */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { type Admin, type Kafka as Client, CompressionTypes } from 'kafkajs'
 import pino from 'pino'
+import { generate } from 'selfsigned'
 import { GenericContainer, type StartedTestContainer, Wait } from 'testcontainers'
 import { kafkaClient } from '../../wire/kafka.ts'
 import { command, docker, imageOf, LABEL } from './engine.ts'
@@ -13,7 +16,7 @@ process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true'
 const PULLED = 'apache/kafka:4.4.0'
 const BUILT = 'tallyman-kafka:4.4.0'
 
-type Broker = { id: number; port: number; controllerPort: number; securePort: number }
+type Broker = { id: number; port: number; controllerPort: number; securePort: number; mutualPort: number }
 
 /** Who may log in over SASL_SSL. */
 export const USER = { name: 'tallyman', password: 'correct horse' }
@@ -21,17 +24,20 @@ export const USER = { name: 'tallyman', password: 'correct horse' }
 export class Kafka {
   /** Seeds, host:port. */
   readonly brokers: string[]
-  /** The same brokers over SASL_SSL, where `startSecured` made them. */
+  /** The same brokers over SASL_SSL, where certificates were asked for; and where they ask their clients for one as well. */
   readonly secured: string[]
+  readonly mutual: string[]
   readonly client: Client
   #containers: StartedTestContainer[]
 
-  private constructor(brokers: string[], secured: string[], containers: StartedTestContainer[]) {
-    this.brokers = brokers
-    this.secured = secured
+  private constructor(brokers: readonly Broker[], secured: boolean, containers: StartedTestContainer[]) {
+    const local = (port: number): string => `127.0.0.1:${port}`
+    this.brokers = brokers.map(({ port }) => local(port))
+    this.secured = secured ? brokers.map(({ securePort }) => local(securePort)) : []
+    this.mutual = secured ? brokers.map(({ mutualPort }) => local(mutualPort)) : []
     this.#containers = containers
     this.client = kafkaClient({
-      brokers,
+      brokers: this.brokers,
       clientId: 'tallyman-test',
       logger: pino({ level: 'silent' }),
       requestTimeout: 5_000,
@@ -41,14 +47,16 @@ export class Kafka {
 
   /**
    * @param name the containers are called by it
-   * @param certs a folder: then the brokers speak SASL_SSL as well, with a certificate whose signer it holds as `ca.pem`
+   * @param certs a folder: then the brokers speak SASL_SSL as well, with a certificate whose signer it holds as `ca.pem`, and beside
+   *   that to clients alone who have the certificate in `client.pem`, whose key is in `client-key.pem`
    */
   static async start(name: string, count = 1, certs?: string): Promise<Kafka> {
     const image = await imageOf(...(process.env['KAFKA_IMAGE'] ? [process.env['KAFKA_IMAGE']] : [PULLED, BUILT]))
-    const ports = await freePorts(3 * count)
-    if (certs !== undefined) await makeCertificate(image, certs)
+    const ports = await freePorts(4 * count)
+    if (certs !== undefined) await makeCertificates(image, certs)
     const brokers = Array.from({ length: count }, (_, i): Broker => {
-      return { id: i + 1, port: ports[3 * i]!, controllerPort: ports[3 * i + 1]!, securePort: ports[3 * i + 2]! }
+      const [port, controllerPort, securePort, mutualPort] = ports.slice(4 * i) as [number, number, number, number]
+      return { id: i + 1, port, controllerPort, securePort, mutualPort }
     })
     const containers = await Promise.all(
       brokers.map((broker) =>
@@ -64,11 +72,7 @@ export class Kafka {
           .start(),
       ),
     )
-    const kafka = new Kafka(
-      brokers.map(({ port }) => `127.0.0.1:${port}`),
-      certs === undefined ? [] : brokers.map(({ securePort }) => `127.0.0.1:${securePort}`),
-      containers,
-    )
+    const kafka = new Kafka(brokers, certs !== undefined, containers)
     await kafka.#ready()
     return kafka
   }
@@ -175,32 +179,45 @@ function environment(broker: Broker, brokers: Broker[]): Record<string, string> 
 const CERTS = '/certs'
 const STORE_PASSWORD = 'changeit'
 
-/** A key for the brokers, self-signed, with the JRE that is in Kafka's image; its certificate is `ca.pem`. */
-async function makeCertificate(image: string, certs: string): Promise<void> {
+/** A key for the brokers, self-signed, with the JRE that is in Kafka's image; its certificate is `ca.pem`. And one for a client. */
+async function makeCertificates(image: string, certs: string): Promise<void> {
+  const client = await generate([{ name: 'commonName', value: 'tallyman' }], { keyType: 'ec' })
+  writeFileSync(join(certs, 'client.pem'), client.cert)
+  writeFileSync(join(certs, 'client-key.pem'), client.private)
   const keytool = (...args: string[]) =>
     command(
       ...(['docker', 'run', '--rm', '--user', '0', '--network', 'none', '--entrypoint', 'keytool'] as const),
       ...['--volume', `${certs}:${CERTS}`, image, ...args],
-      ...['-alias', 'kafka', '-keystore', `${CERTS}/server.p12`, '-storepass', STORE_PASSWORD],
+      ...['-storepass', STORE_PASSWORD],
     )
-  await keytool('-genkeypair', '-keyalg', 'EC', '-dname', 'CN=test', '-ext', 'SAN=IP:127.0.0.1', '-validity', '30')
-  await keytool('-exportcert', '-rfc', '-file', `${CERTS}/ca.pem`)
+  const server = ['-alias', 'kafka', '-keystore', `${CERTS}/server.p12`]
+  const names = ['-dname', 'CN=test', '-ext', 'SAN=IP:127.0.0.1']
+  await keytool('-genkeypair', ...server, '-keyalg', 'EC', ...names, '-validity', '30')
+  await keytool('-exportcert', ...server, '-rfc', '-file', `${CERTS}/ca.pem`)
+  const trusted = ['-keystore', `${CERTS}/clients.p12`, '-file', `${CERTS}/client.pem`]
+  await keytool('-importcert', '-noprompt', '-alias', 'client', ...trusted)
   await command('chmod', '-R', 'a+rX', certs)
 }
 
-function secureEnvironment({ port, controllerPort, securePort }: Broker): Record<string, string> {
-  const plain = `PLAINTEXT://127.0.0.1:${port}`
-  const secure = `SASL_SSL://127.0.0.1:${securePort}`
+function secureEnvironment({ port, controllerPort, securePort, mutualPort }: Broker): Record<string, string> {
+  const all = `PLAINTEXT://127.0.0.1:${port},SASL_SSL://127.0.0.1:${securePort},MUTUAL://127.0.0.1:${mutualPort}`
+  const plain = `org.apache.kafka.common.security.plain.PlainLoginModule required user_${USER.name}="${USER.password}";`
   return {
-    KAFKA_LISTENERS: `${plain},${secure},CONTROLLER://127.0.0.1:${controllerPort}`,
-    KAFKA_ADVERTISED_LISTENERS: `${plain},${secure}`,
-    KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: 'PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT',
+    KAFKA_LISTENERS: `${all},CONTROLLER://127.0.0.1:${controllerPort}`,
+    KAFKA_ADVERTISED_LISTENERS: all,
+    KAFKA_LISTENER_SECURITY_PROTOCOL_MAP: 'PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,MUTUAL:SASL_SSL,CONTROLLER:PLAINTEXT',
+    KAFKA_LISTENER_NAME_MUTUAL_SSL_CLIENT_AUTH: 'required',
+    KAFKA_LISTENER_NAME_MUTUAL_SASL_ENABLED_MECHANISMS: 'PLAIN',
+    KAFKA_LISTENER_NAME_MUTUAL_PLAIN_SASL_JAAS_CONFIG: plain,
+    KAFKA_SSL_TRUSTSTORE_TYPE: 'PKCS12',
+    KAFKA_SSL_TRUSTSTORE_LOCATION: `${CERTS}/clients.p12`,
+    KAFKA_SSL_TRUSTSTORE_PASSWORD: STORE_PASSWORD,
     KAFKA_SSL_KEYSTORE_TYPE: 'PKCS12',
     KAFKA_SSL_KEYSTORE_LOCATION: `${CERTS}/server.p12`,
     KAFKA_SSL_KEYSTORE_PASSWORD: STORE_PASSWORD,
     KAFKA_SSL_KEY_PASSWORD: STORE_PASSWORD,
     KAFKA_SASL_ENABLED_MECHANISMS: 'PLAIN,SCRAM-SHA-256,SCRAM-SHA-512',
-    KAFKA_LISTENER_NAME_SASL__SSL_PLAIN_SASL_JAAS_CONFIG: `org.apache.kafka.common.security.plain.PlainLoginModule required user_${USER.name}="${USER.password}";`,
+    KAFKA_LISTENER_NAME_SASL__SSL_PLAIN_SASL_JAAS_CONFIG: plain,
     ...Object.fromEntries(
       ['256', '512'].map((bits) => [
         `KAFKA_LISTENER_NAME_SASL__SSL_SCRAM___SHA___${bits}_SASL_JAAS_CONFIG`,

@@ -10,16 +10,24 @@ async function read(...args: string[]): Promise<string> {
   return command('docker', 'run', '--rm', '--network', 'host', '--label', LABEL, IMAGE, ...args)
 }
 
-/** What Python makes of a topic of chunks, by container: each source's lines in base64, and whether the run's end agrees with them. */
-export async function readChunks(
-  kafka: Kafka,
-  topic: string,
-): Promise<Record<string, { stdout: string[]; stderr: string[]; whole: boolean }>> {
+/** What a container printed, as a reader has it: each source's lines in base64, what is told as lost, and whether the run's end agrees. */
+export type ReadRun = {
+  stdout: string[]
+  stderr: string[]
+  lost: [src: 0 | 1, from: number, count: number, reason: string][]
+  whole: boolean
+}
+
+/** What Python makes of a topic of chunks, by container. */
+export async function readChunks(kafka: Kafka, topic: string): Promise<Record<string, ReadRun>> {
   return JSON.parse(await read('python3', '/chunks.py', kafka.brokers.join(), topic))
 }
 
-/** The values of a topic's records, as kcat prints them, a line each. */
-export async function readValues(kafka: Kafka, topic: string): Promise<string[]> {
+/**
+ * The values of a topic's records, as kcat prints them, a line each.
+ * @param format of a record, in kcat's words
+ */
+export async function readValues(kafka: Kafka, topic: string, format = '%s\\n'): Promise<string[]> {
   const from = ['-b', kafka.brokers.join(), '-t', topic, '-o', 'beginning']
-  return (await read('kcat', '-C', '-q', '-e', ...from)).split('\n')
+  return (await read('kcat', '-C', '-q', '-e', ...from, '-f', format)).split('\n').filter(Boolean)
 }

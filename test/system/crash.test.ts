@@ -5,6 +5,7 @@ import { closeSync, openSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { AWAITING_GO, type Container, paced } from '../support/container.ts'
+import { delay, MOST_DELAY } from '../support/delays.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { dayFiles, sizeOf } from '../support/oracle.ts'
 import { numberedLines, printed } from '../support/printed.ts'
@@ -84,6 +85,8 @@ it('containers that end while the plugin is dead', async () => {
   for (const container of containers) container.go()
   await Promise.all(containers.map((container) => container.ended()))
   await house.landed(...containers)
+  await house.plugin.supervised()
+  expect(await delay(house, () => house.plugin.kill())).toBeLessThan(MOST_DELAY)
 })
 
 it('the plugin is upgraded to another build, twice, while containers run on', async () => {

@@ -3,6 +3,7 @@ import { closeSync, existsSync, openSync, readFileSync, rmSync, writeSync } from
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { type Container, paced } from '../support/container.ts'
+import { MOST_DELAY } from '../support/delays.ts'
 import { command } from '../support/engine.ts'
 import { type House, startHouse } from '../support/house.ts'
 import { dayFiles, sizeOf } from '../support/oracle.ts'
@@ -96,6 +97,11 @@ it.each([
     const begun = performance.now()
     expect(await container.ended()).toBe(0)
     expect((performance.now() - begun) / 1000).toBeLessThan(30)
+    for (const asked of [() => lasting.inspect(), () => command('docker', 'logs', '--tail', '1', lasting.name)]) {
+      const since = performance.now()
+      await asked()
+      expect((performance.now() - since) / 1000).toBeLessThan(MOST_DELAY)
+    }
     expect(await lasting.stop(1)).toBeLessThan(4)
     const told = await lostToDisk()
     if (kill) await house.plugin.killed()

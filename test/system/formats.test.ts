@@ -62,7 +62,7 @@ it('chunks are read by Python and kcat, line by line, byte for byte', async () =
   const container = await runApart(`${house.id}-chunks`, AWKWARD, { 'kafka-topic': topic })
   await until('they are shipped', () => house.plugin.shipped)
   const read = await readChunks(house.kafka, topic)
-  expect(read).toEqual({ [container.name]: { ...linesOf(AWKWARD), whole: true } })
+  expect(read).toEqual({ [container.name]: { ...linesOf(AWKWARD), lost: [], whole: true } })
   await house.forget(container)
 })
 
@@ -106,17 +106,15 @@ it('a topic that comes late: its lines wait for it, and those of others do not',
   await createTopic(topic)
   await until('they are shipped', () => house.plugin.shipped)
   const read = await readChunks(house.kafka, topic)
-  expect(read).toEqual({ [late.name]: { ...linesOf(AWKWARD), whole: true } })
+  expect(read).toEqual({ [late.name]: { ...linesOf(AWKWARD), lost: [], whole: true } })
   await house.forget(late)
 })
 
-it('a topic that comes back with fewer partitions: what was not sent goes to those that it has', async () => {
-  const topic = 'team-shrunk'
-  await createTopic(topic)
-  // Each run chooses by its own id, so that with a few of them one is in the partition that goes.
-  const runs = await Promise.all(
+/** Four containers that have one line left to print. Each run chooses its partition by its own id, so that they are in different ones. */
+const fourWaiting = (topic: string): Promise<Container[]> =>
+  Promise.all(
     Array.from({ length: 4 }, (_, i) => {
-      const name = `${house.id}-shrunk-${i}`
+      const name = `${house.id}-${topic}-${i}`
       const opts = logOpts(name, { 'kafka-topic': topic, 'kafka-key': 'run', format: 'json' })
       return house.run({
         name,
@@ -127,7 +125,43 @@ it('a topic that comes back with fewer partitions: what was not sent goes to tho
       })
     }),
   )
-  const records = async () => (await readValues(house.kafka, topic)).filter(Boolean).map((value) => JSON.parse(value))
+
+it('a topic that gets more partitions while containers write: each run stays in its own', async () => {
+  const topic = 'team-grown'
+  await createTopic(topic)
+  const runs = await fourWaiting(topic)
+  const records = async () =>
+    (await readValues(house.kafka, topic, '%p %s\n')).map((row) => {
+      const [, partition, value] = /^(\d+) (.*)$/.exec(row)!
+      return { partition: Number(partition), ...JSON.parse(value!) }
+    })
+  await until('they are shipped', async () => (await records()).length === 4 * 99)
+  await house.kafka.admin((admin) => admin.createPartitions({ topicPartitions: [{ topic, count: 16 }] }))
+  // The driver is killed, so that the next one asks for the partitions anew.
+  await house.plugin.killed()
+  for (const container of runs) {
+    container.go()
+    expect(await container.ended()).toBe(0)
+  }
+  const fresh = await runApart(`${house.id}-grown`, printed(numberedLines(1, 105)), {
+    'kafka-topic': topic,
+    format: 'json',
+  })
+  await until('they are shipped', () => house.plugin.shipped)
+  const all = await records()
+  for (const { name } of runs) {
+    const own = all.filter((record) => record.container.name === name)
+    expect(new Set(own.map(({ number }) => number).filter(Boolean)).size).toBe(100)
+    expect(new Set(own.map(({ partition }) => partition)).size).toBe(1)
+  }
+  for (const container of [...runs, fresh]) await house.forget(container)
+})
+
+it('a topic that comes back with fewer partitions: what was not sent goes to those that it has', async () => {
+  const topic = 'team-shrunk'
+  await createTopic(topic)
+  const runs = await fourWaiting(topic)
+  const records = async () => (await readValues(house.kafka, topic)).map((value) => JSON.parse(value))
   await until('they are shipped', async () => (await records()).length === 4 * 99)
   await house.kafka.admin((admin) => admin.deleteTopics({ topics: [topic] }))
   await until('the topic is gone', () =>
@@ -159,6 +193,19 @@ it('a line that Kafka refuses for its size is given up and counted, and those ar
   const told = records.flatMap(({ lost }) => lost ?? [])
   expect(told).toEqual([{ source: 'stdout', from: 1_001, count: 1, reason: 'too-large' }])
   expect((await house.samples())['tallyman_driver_lines_lost_total{reason="too-large"}']).toBe(1)
+  await house.forget(container)
+})
+
+it('so is one in a chunk, and the chunk tells of it', async () => {
+  const topic = 'team-small-chunks'
+  await createTopic(topic, { configEntries: [{ name: 'max.message.bytes', value: '20000' }] })
+  const noise = randomBytes(60_000).toString('base64').replaceAll('\n', '')
+  const print = printed(`${numberedLines(1_000, 105)}${noise}\n${numberedLines(1_000, 105)}`)
+  const container = await runApart(`${house.id}-small-chunks`, print, { 'kafka-topic': topic })
+  await until('they are shipped', () => house.plugin.shipped)
+  const { [container.name]: read } = await readChunks(house.kafka, topic)
+  expect(read!.stdout).toEqual(linesOf(print)['stdout']!.toSpliced(1_000, 1))
+  expect(read).toMatchObject({ lost: [[0, 1_001, 1, 'too-large']], whole: true })
   await house.forget(container)
 })
 

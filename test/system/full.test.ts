@@ -60,6 +60,7 @@ it('a container that writes flat out goes on, its oldest lines go and are counte
   await house.landed(quiet)
   const numbers = await numbersOf(noisy, LINES - given)
   expect(await lost()).toBe(given)
+  expect(await sample(`container_lines_lost_total{container="${noisy.name}",reason="journal-full"}`)).toBe(given)
   // What is on its way to Kafka when that goes is in memory, and arrives.
   const kept = numbers.findIndex((number, i) => number !== i + 1)
   expect(numbers).toEqual(Array.from({ length: LINES - given }, (_, i) => (i < kept ? 0 : given) + 1 + i))

@@ -1,8 +1,11 @@
-/** Plugin and consumer over SASL_SSL, by every mechanism, with a password from a file in the plugin's mount; a wrong one, and how it is mended. */
+/**
+ * Plugin and consumer over SASL_SSL, by every mechanism, with a password from a file in the plugin's mount or from the environment; a
+ * wrong one, and how it is mended; and brokers that ask for a certificate of ours.
+ */
 import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { delay, MOST_DELAY } from '../support/delays.ts'
-import { type House, startHouse } from '../support/house.ts'
+import { CERTS_IN_PLUGIN, type House, startHouse } from '../support/house.ts'
 import { USER } from '../support/kafka.ts'
 import { numberedLines, printed } from '../support/printed.ts'
 import { addScramUser } from '../support/scram.ts'
@@ -35,12 +38,36 @@ it('with a wrong password containers start and stop as ever, and once it is mend
   await house.landed()
 })
 
-it.each(['scram-sha-256', 'scram-sha-512'])('lines land over %s as well', async (mechanism) => {
-  await addScramUser(house.kafka.brokers[0]!, USER.name, USER.password)
+/** Sets the plugin anew. */
+async function set(settings: Record<string, string>): Promise<void> {
   await house.plugin.disable()
-  await house.plugin.set({ KAFKA_SASL_MECHANISM: mechanism })
+  await house.plugin.set(settings)
   await house.plugin.enable()
   await house.plugin.answers()
+}
+
+it('brokers that ask for a certificate take no lines without one, and all of them with it', async () => {
+  await set({ KAFKA_BROKERS: house.kafka.mutual.join() })
+  const container = await house.run({ print: printed(numberedLines(1_000, 105)) })
+  expect(await container.ended()).toBe(0)
+  await until(
+    'the driver says that Kafka is away',
+    async () => (await fetch(`${house.metrics}/healthz`)).status === 503,
+  )
+  await set({
+    KAFKA_CERT_FILE: `${CERTS_IN_PLUGIN}/client.pem`,
+    KAFKA_KEY_FILE: `${CERTS_IN_PLUGIN}/client-key.pem`,
+  })
+  await house.landed(container)
+  await set({ KAFKA_BROKERS: house.kafka.secured.join(), KAFKA_CERT_FILE: '', KAFKA_KEY_FILE: '' })
+})
+
+it.each([
+  ['scram-sha-256', {}],
+  ['scram-sha-512', { KAFKA_SASL_PASSWORD: USER.password, KAFKA_SASL_PASSWORD_FILE: '' }],
+])('lines land over %s as well, with %j', async (mechanism, password) => {
+  await addScramUser(house.kafka.brokers[0]!, USER.name, USER.password)
+  await set({ KAFKA_SASL_MECHANISM: mechanism, ...password })
   const container = await house.run({ print: printed(numberedLines(1_000, 105)) })
   await house.landed(container)
 })

@@ -1,6 +1,6 @@
 """Reads chunks as docs/format.md says, and nothing else: chunks.py BROKERS TOPIC
 
-Prints a JSON object: by container and source the lines in base64, and whether the run's end agrees with them.
+Prints a JSON object: by container and source the lines in base64, what is told as lost, and whether the run's end agrees with both.
 """
 import base64
 import json
@@ -22,7 +22,11 @@ while at < len(records):
     chunk = msgpack.unpackb(records[at + 4 : at + 4 + length])
     at += 4 + length
     assert chunk["v"] == 1
-    run = runs.setdefault(chunk["run"], {"name": chunk["ctr"]["name"], "lines": [[], []], "end": None})
+    run = runs.setdefault(chunk["run"], {"name": chunk["ctr"]["name"], "lines": [[], []], "next": [1, 1], "lost": [], "end": None})
+    for lost in chunk.get("lost", []):
+        if lost["from"] == run["next"][lost["src"]]:
+            run["next"][lost["src"]] += lost["count"]
+            run["lost"].append([lost["src"], lost["from"], lost["count"], lost["reason"]])
     count = len(chunk["len"]) // 4
     lengths = struct.unpack(f"<{count}I", chunk["len"])
     width = len(chunk["dt"]) // count if count else 4
@@ -35,8 +39,9 @@ while at < len(records):
         position += lengths[i]
         assert chunk["t0"] + times[i] > 1_600_000_000 * 10**9
         # Copies of what was read already have a number that is not above it.
-        if number[source] == len(run["lines"][source]) + 1:
+        if number[source] == run["next"][source]:
             run["lines"][source].append(line)
+            run["next"][source] += 1
         number[source] += 1
     assert position == len(chunk["data"])
     run["end"] = chunk.get("end") or run["end"]
@@ -46,7 +51,8 @@ json.dump(
         run["name"]: {
             "stdout": [base64.b64encode(line).decode() for line in run["lines"][0]],
             "stderr": [base64.b64encode(line).decode() for line in run["lines"][1]],
-            "whole": run["end"] == [len(run["lines"][0]), len(run["lines"][1])],
+            "lost": run["lost"],
+            "whole": run["end"] == [run["next"][0] - 1, run["next"][1] - 1],
         }
         for run in runs.values()
     },
