@@ -44,9 +44,10 @@ export class EventSplitter<E> {
    * @throws SyntaxError for what no consumer sends
    */
   *split(piece: Uint8Array): Generator<Part<E>, void, undefined> {
+    // What is begun, not the piece: all that was packed together can come in one.
+    if (this.#length > MAX_BYTES) throw new SyntaxError(`an event or a stretch of more than ${MAX_BYTES} bytes`)
     this.#pieces.push(piece)
     this.#length += piece.length
-    if (this.#length > MAX_BYTES) throw new SyntaxError(`an event or a stretch of more than ${MAX_BYTES} bytes`)
     if (this.#length < this.#needed) return
     const bytes = this.#pieces.length === 1 ? piece : joined(this.#pieces, this.#length)
     let at = 0

@@ -136,6 +136,16 @@ describe('lines that are told in batches', () => {
     expect(decodes()(sent!)).toEqual(['first', 'after 0 ms', 'after 10 ms'])
   })
 
+  it('may come many in one piece, but none of more bytes than a consumer sends', () => {
+    const event = Buffer.from(`${JSON.stringify({ type: 'line', line: 'x'.repeat(1024 * 1024) })}\n`)
+    const piece = Buffer.concat(Array.from({ length: 70 }, () => event))
+    expect([...new EventDecoder().decode(piece)].flat()).toHaveLength(70)
+    const endless = new EventDecoder()
+    expect(() => {
+      for (let i = 0; i < 70; i++) for (const _ of endless.decode(event.subarray(0, -1)));
+    }).toThrow(SyntaxError)
+  })
+
   it('that are none are refused', () => {
     const batch = (bytes: string) => {
       const head = { file: 'f', position: 0, bytes: bytes.length, service: 's', module: 'm', host: 'h', container: 'c' }
