@@ -12,7 +12,7 @@ import type { Hub } from '../../consumer/hub.ts'
 import { IndexLog } from '../../consumer/index-log.ts'
 import { Landing } from '../../consumer/landing.ts'
 import { Layout, type LineFormat } from '../../consumer/layout.ts'
-import { Ledger } from '../../consumer/ledger.ts'
+import { expiredOf, Ledger } from '../../consumer/ledger.ts'
 import { Writer } from '../../consumer/writer.ts'
 import { ChunkEncoder } from '../../wire/chunk.ts'
 import { syncFolder } from '../../wire/durable.ts'
@@ -108,7 +108,7 @@ export class Life {
     syncFolder(root)
     this.checkpoint = new Checkpoint(join(folder, 'checkpoint'))
     const { files, runs, totals, index } = this.checkpoint.state
-    this.ledger = new Ledger(structuredClone({ runs, totals }))
+    this.ledger = new Ledger(structuredClone({ runs, totals }), expiredOf(this.checkpoint.state))
     this.writer = new Writer({
       root,
       files,

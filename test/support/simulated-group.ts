@@ -14,7 +14,7 @@ import { Days } from '../../consumer/days.ts'
 import { ConsumerError } from '../../consumer/errors.ts'
 import { Landing, type LandingOptions } from '../../consumer/landing.ts'
 import { Layout } from '../../consumer/layout.ts'
-import { enterCounters, Ledger } from '../../consumer/ledger.ts'
+import { enterCounters, expiredOf, Ledger } from '../../consumer/ledger.ts'
 import { type LedgerLog, LedgerTopic } from '../../consumer/ledger-topic.ts'
 import { Subscriber, type SubscriberOptions } from '../../consumer/subscriber.ts'
 import type { Clock } from '../../wire/clock.ts'
@@ -202,7 +202,7 @@ export class SimulatedRoot implements Root {
 
   open(kafka: SimulatedKafka): Opened {
     const state = structuredClone(this.state)
-    const ledger = new Ledger(structuredClone({ runs: state.runs, totals: state.totals }))
+    const ledger = new Ledger(structuredClone({ runs: state.runs, totals: state.totals }), expiredOf(state))
     const disk = new SimulatedDisk(kafka, this, state)
     const writer = disk.writer()
     const index = { add: () => {}, sync: () => [] }

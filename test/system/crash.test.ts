@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { closeSync, openSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { median } from '../../bench/report.ts'
 import { AWAITING_GO, type Container, paced } from '../support/container.ts'
 import { delay, MOST_DELAY } from '../support/delays.ts'
 import { type House, startHouse } from '../support/house.ts'
@@ -16,8 +17,11 @@ import { zoneAtNoon } from '../support/zones.ts'
 const LINE_BYTES = 105
 /** A container that writes at this rate is not done before it is disturbed. */
 const PER_SECOND = 60_000
-/** From the start of a consumer that was killed to lines in its files: Kafka's session alone would take 6 s. */
-const RESTART_MS = 3_000
+/**
+ * From the kill of a consumer that is started again to lines in its files, of most kills: Kafka's session alone would take 6 s. A machine
+ * that is busy with something else is slow now and then.
+ */
+const RESTART_MS = 2_000
 
 let house: House
 beforeAll(async () => {
@@ -131,18 +135,20 @@ it('the consumer is killed again and again while it writes, and somebody tails t
   const tail = spawn('tail', ['-n', '+1', '-f', file!], { stdio: ['ignore', output, 'ignore'] })
   closeSync(output)
   const gone = once(tail, 'exit')
+  const took: number[] = []
   try {
     await disturb(container, inSoak(15, 200), async () => {
-      await house.consumer.kill()
       const begun = performance.now()
+      await house.consumer.kill()
       const size = () => sizeOf(house.folderOf(container))
       const before = size()
       await house.consumer.start()
       // It may have caught up, and been killed with all of the lines written.
       await until('lines land again', () => size() > before || before === house.expectedSize(container))
-      expect(performance.now() - begun).toBeLessThan(RESTART_MS)
+      took.push(performance.now() - begun)
     })
     await house.landed(container)
+    expect(median(took)).toBeLessThan(RESTART_MS)
     expect(dayFiles(house.folderOf(container))).toEqual([file])
     await until('tail has shown all', () => statSync(tailed).size >= statSync(file!).size)
   } finally {
