@@ -30,10 +30,13 @@ import { within } from './within.ts'
 
 /** Kafka's default for the shortest allowed. */
 const SESSION_MS = 6_000
-/** A member learns by its heartbeat that the group has changed: a take-over waits for that. */
-const HEARTBEAT_MS = 500
 const REBALANCE_MS = 10_000
 const FETCH_WAIT_MS = 250
+/**
+ * A member learns by its heartbeat that the group has changed: a take-over waits for that. kafkajs thinks of it after each fetch, and of one
+ * that takes longer than a fetch may after every other.
+ */
+const HEARTBEAT_MS = FETCH_WAIT_MS
 /** Partitions that are added, and leaders that moved, are noticed after this long. */
 const METADATA_MS = 10_000
 /** As many partitions are worked on at a time: each waits in its handler until the round that holds it is over. */

@@ -121,7 +121,12 @@ export class Kafka {
     await producer.connect()
     try {
       const messages = records.map(({ value, ...record }) => ({ ...record, value: Buffer.from(value) }))
-      await producer.send({ topic, acks: -1, compression, messages })
+      const acks = await producer.send({ topic, acks: -1, compression, messages })
+      // For a partition without a leader kafkajs sends nothing, and says nothing.
+      const stored = new Set(acks.flatMap(({ partition, errorCode }) => (errorCode === 0 ? [partition] : [])))
+      for (const { partition } of records) {
+        if (!stored.has(partition)) throw new Error(`Kafka has stored nothing in partition ${partition}`)
+      }
     } finally {
       await producer.disconnect()
     }

@@ -1,6 +1,6 @@
 /**
- * Consumers that share a group, each with a root of its own, over a real Kafka: killed, paused past their session, stopped and added.
- * No line is lost, none stands in two roots, and their ledgers together are whole.
+ * Consumers that share a group, each with a root of its own, over a real Kafka: killed, paused past their session, stopped and added; in
+ * soak over three brokers, one of which may be killed or hang meanwhile. No line is lost, none stands in two roots, and their ledgers together are whole.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -24,6 +24,7 @@ import { random } from '../support/simulated-group.ts'
 import { inSoak } from '../support/soak.ts'
 import { until } from '../support/until.ts'
 
+const BROKERS = inSoak(1, 3)
 const PARTITIONS = 6
 const RUNS = 12
 /** Kafka takes 6 s to see that one is dead, and the next needs its heartbeat to hear of it. */
@@ -35,8 +36,8 @@ const MAX_MEGABYTES = 400
 const REPEATED_LINE_BYTES = 1_000
 /** Half a megabyte, as the driver makes them at most. */
 const REPEATED_CHUNK_LINES = 512
-/** A machine that is busy with something else is given so much more. */
-const SLACK = 2
+/** A machine that is busy with something else is slow now and then; what takes too long by itself does so each time. */
+const TRIES = 3
 
 const disposables = new AsyncDisposableStack()
 let kafka: Kafka
@@ -49,22 +50,29 @@ class Crew {
   readonly members = new Map<string, Consumer>()
 
   constructor(name: string) {
-    this.topic = new FedTopic(kafka, `${id}-${name}`, PARTITIONS, RUNS)
+    // While a broker is away it may take more than one try, of which each may have been stored.
+    const produce: Kafka['produce'] = async (...records) => {
+      await until('Kafka takes it', async () => {
+        await kafka.produce(...records)
+        return true
+      })
+    }
+    this.topic = new FedTopic({ produce }, `${id}-${name}`, PARTITIONS, RUNS)
   }
 
   get roots(): string[] {
     return [...this.members.keys()].map((name) => join(folder, this.topic.name, name, 'root'))
   }
 
-  async join(name: string): Promise<Consumer> {
+  async join(name: string, program?: ReturnType<typeof sourceProgram>): Promise<Consumer> {
     const home = join(folder, this.topic.name, name)
     mkdirSync(home, { recursive: true })
     const settings = {
       ...{ KAFKA_BROKERS: kafka.brokers.join(), KAFKA_TOPIC: this.topic.name, KAFKA_GROUP: this.topic.name },
-      ...{ KAFKA_PARTITIONS: String(PARTITIONS), KAFKA_REPLICATION: '1' },
+      ...{ KAFKA_PARTITIONS: String(PARTITIONS), KAFKA_REPLICATION: String(Math.min(BROKERS, 2)) },
       ...{ ROOT: join(home, 'root'), MIN_FREE: '1m', LOG_LEVEL: 'info' },
     }
-    const consumer = disposables.use(await Consumer.create(settings, join(home, 'log')))
+    const consumer = disposables.use(await Consumer.create(settings, join(home, 'log'), program))
     this.members.set(name, consumer)
     await consumer.start()
     return consumer
@@ -125,7 +133,7 @@ beforeAll(async () => {
   await removeContainers()
   folder = mkdtempSync(join(tmpdir(), `${id}-`))
   disposables.defer(() => rmSync(folder, { recursive: true, force: true }))
-  kafka = disposables.use(await Kafka.start(id))
+  kafka = disposables.use(await Kafka.start(id, BROKERS))
 })
 afterAll(() => disposables.disposeAsync())
 
@@ -133,18 +141,29 @@ it('one is killed, started again, stopped: lines go on soon, in the root of whoe
   const crew = new Crew('times')
   const a = await crew.join('a')
   const b = await crew.join('b')
-  await crew.fed()
-  await a.kill()
-  expect(await crew.fed()).toBeLessThan(TAKE_OVER_MS * SLACK)
+  /**
+   * From a signal until what is printed then has landed, of at most TRIES the fastest.
+   * @param gone who has to be started before another try
+   */
+  const fastest = async (limit: number, signal: () => Promise<unknown>, gone?: Consumer) => {
+    let best = Number.POSITIVE_INFINITY
+    for (let i = 0; i < TRIES && best >= limit; i++) {
+      if (i > 0) await gone?.start()
+      await crew.fed()
+      const begun = performance.now()
+      await Promise.all([signal(), crew.fed()])
+      best = Math.min(best, performance.now() - begun)
+    }
+    return best
+  }
+  expect(await fastest(TAKE_OVER_MS, () => a.kill(), a)).toBeLessThan(TAKE_OVER_MS)
   await a.start()
-  await crew.fed()
-  await b.stop()
-  expect(await crew.fed()).toBeLessThan(AFTER_STOP_MS * SLACK)
-  const begun = performance.now()
-  await a.kill()
-  await a.start()
-  await crew.fed()
-  expect(performance.now() - begun).toBeLessThan(RESTART_MS * SLACK)
+  expect(await fastest(AFTER_STOP_MS, () => b.stop(), b)).toBeLessThan(AFTER_STOP_MS)
+  const restart = async () => {
+    await a.kill()
+    await a.start()
+  }
+  expect(await fastest(RESTART_MS, restart)).toBeLessThan(RESTART_MS)
   await b.start()
   await crew.whole()
 })
@@ -175,6 +194,36 @@ it('what one has claimed and not written is counted as claimed, until it is back
   await a.start()
   await crew.whole()
   expect(await owed()).toEqual([])
+})
+
+/** Kafka gives a member up that it has not heard of for so long. */
+const SESSION_MS = 6_000
+/** What a write to a file takes on a disk that is slow, so that what one round brings takes longer than the session. */
+const SLOW_WRITE_MS = (1.5 * SESSION_MS) / RUNS
+const SLOW_DISK = `import fs from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
+const { writevSync } = fs
+const never = new Int32Array(new SharedArrayBuffer(4))
+fs.writevSync = (...args) => {
+  Atomics.wait(never, 0, 0, ${SLOW_WRITE_MS})
+  return writevSync(...args)
+}
+syncBuiltinESMExports()`
+
+it('one whose disk is slow stays a member while it lands for longer than its session', async () => {
+  const crew = new Crew('slow')
+  const program = sourceProgram('--import', `data:text/javascript,${encodeURIComponent(SLOW_DISK)}`)
+  await crew.join('a', program)
+  const member = async (): Promise<string> => {
+    const { groups } = await kafka.admin((admin) => admin.describeGroups([crew.topic.name]))
+    const [only, ...others] = groups[0]!.members
+    if (!only || others.length > 0) throw new Error('it is no member, or not alone')
+    return only.memberId
+  }
+  const before = await member()
+  expect(await crew.fed()).toBeGreaterThan(SESSION_MS)
+  expect(await member()).toBe(before)
+  await crew.whole()
 })
 
 /** One reader of a topic of one partition, by the group alone: no root, no claims. */
@@ -367,7 +416,21 @@ it('killed, paused past the session, stopped and added in random order', async (
     for (const consumer of paused) process.kill(consumer.pid, 'SIGCONT')
     paused.clear()
   }
-  for (let turn = 0; turn < inSoak(8, 100); turn++) {
+  /** Brings the broker back that is away. */
+  let mend: (() => Promise<unknown>) | undefined
+  const disturbBrokers = async () => {
+    if (mend) {
+      await mend()
+      mend = undefined
+      return
+    }
+    const pid = any(await kafka.pids())!
+    const hangs = draw() < 0.5
+    process.kill(pid, hangs ? 'SIGSTOP' : 'SIGKILL')
+    mend = hangs ? async () => process.kill(pid, 'SIGCONT') : () => kafka.start()
+  }
+  for (let turn = 0; turn < Number(process.env['TURNS'] ?? inSoak(8, 100)); turn++) {
+    if (BROKERS > 1 && draw() < 0.4) await disturbBrokers()
     const consumer = any(awake())
     const gone = any([...crew.members.values()].filter((each) => !running.has(each)))
     const what = draw()
@@ -390,6 +453,7 @@ it('killed, paused past the session, stopped and added in random order', async (
     // Whoever is left has it all, after a session at most, or it is his who is away.
     await until('all is claimed', async () => (await kafka.unclaimed(crew.topic.name, crew.topic.name)) === 0, 120)
   }
+  await mend?.()
   await wake()
   await Promise.all([...crew.members.values()].filter((each) => !running.has(each)).map((each) => each.start()))
   await crew.whole()
