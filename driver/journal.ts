@@ -323,6 +323,12 @@ export class JournalReader {
       try {
         read = this.#open(position) ? this.#readFile(this.#fd, target, at + done, wanted, position - this.#base) : 0
       } catch (error) {
+        // It may be the one before, and what begins here newer than our list.
+        if (!refreshed) {
+          refreshed = true
+          this.#refresh()
+          continue
+        }
         this.failure = { error: error as Error, offset: position }
         return done
       }

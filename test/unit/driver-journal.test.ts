@@ -145,6 +145,20 @@ describe('a segment that the disk does not give as a whole', () => {
     }
   })
 
+  it('costs nothing of the one that was begun behind it since', () => {
+    using folder = temporaryFolder()
+    mkdirSync(segmentPath(folder.path, 0))
+    const reader = new JournalReader(folder.path)
+    const target = Buffer.alloc(3)
+    expect(reader.read(target, 0, 3, 0)).toBe(0)
+    expect(reader.failure).toMatchObject({ offset: 0, error: { code: 'EISDIR' } })
+    reader.giveUp(0, 10)
+    writeFileSync(segmentPath(folder.path, 10), 'abc')
+    expect(reader.read(target, 0, 3, 10)).toBe(3)
+    expect(reader.failure).toBeUndefined()
+    reader.close()
+  })
+
   it('or can’t be listed is read as far as it is known, and that is told', () => {
     using folder = temporaryFolder()
     const run = join(folder.path, 'run')
