@@ -4,7 +4,8 @@
  *
  * - The share is that of the samples of a CPU profile in which the ledger's own files are on the stack, or the producer, which is
  *   nobody else's, or the checkpoint, which is counted whole although half of it is about files; but not where the writer makes new
- *   names durable, which is about nothing else. Idle samples are left out.
+ *   names durable, which is about nothing else. Left out, on either side, are samples that are no CPU: idle ones, and those that wait for
+ *   the disk. What the collector does is in the whole alone, because the profile does not say for whom.
  * - No end comes of the runs that are remembered: those that have ended are forgotten sooner.
  */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
@@ -34,6 +35,9 @@ const LEDGER = [
   /\/wire\/producer\.ts$/,
   /\/kafkajs\/src\/(producer\/|protocol\/requests\/produce\/|protocol\/recordBatch\/v0\/index|protocol\/recordBatch\/record\/v0\/index)/,
 ]
+
+/** Functions that wait and do nothing meanwhile, by their names. */
+const WAITING = ['(idle)', 'fsync', 'fdatasync', 'syncFileSystem']
 
 /** As `--cpu-prof` writes it, in the part that is read here. */
 type Profile = {
@@ -125,7 +129,7 @@ function ledgerShare({ nodes, samples, timeDeltas }: Profile): number {
   const ledger = new Map(nodes.map(({ id }) => [id, isLedger(id)]))
   let [all, of] = [0, 0]
   for (const [i, id] of samples.entries()) {
-    if (byId.get(id)!.callFrame.functionName === '(idle)') continue
+    if (WAITING.includes(byId.get(id)!.callFrame.functionName)) continue
     all += timeDeltas[i]!
     if (ledger.get(id)) of += timeDeltas[i]!
   }
