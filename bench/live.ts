@@ -25,7 +25,7 @@ import { type Row, rounded, type Table } from './report.ts'
 const SECONDS = 20
 /** How long we wait for what starting containers cost to be over. */
 const SETTLE_MS = 5_000
-/** Lines come for so long before anything is counted: what is run often, V8 compiles in the first half minute, on threads of the same process. */
+/** Lines come, and are followed, for so long before anything is counted: what is run often, V8 compiles in the first half minute, on threads of the same process. */
 const WARM_MS = 30_000
 const READERS = 20
 
@@ -83,8 +83,11 @@ export const live: Row = {
     tell('starting Kafka, consumer and plugin')
     {
       await using house = await startHouse('bench-live', { program: consumerProgram() })
-      await startAll(house, 'warming', { containers: 20, atOnce: 1, perSecond: 100 })
+      const [watched] = await startAll(house, 'warming', { containers: 20, atOnce: 1, perSecond: 100 })
+      const gone = new AbortController()
+      followAll(house, watched!, READERS, gone.signal)
       await sleep(WARM_MS)
+      gone.abort()
       await removeContainers('generator')
       const perLine = new Map<string, number>()
       for (const scenario of SCENARIOS) {
@@ -118,9 +121,7 @@ async function measureScenario(
     const folder = join(house.root, house.id, watched)
     await until('the first line is in its file', () => dayFiles(folder).length > 0)
     const arrivals = new Arrivals(dayFiles(folder)[0]!)
-    const reading = Array.from({ length: readers }, (_, i) =>
-      (i === 0 ? decode : count)(house.consumer.url, watched, gone.signal),
-    )
+    const reading = followAll(house, watched, readers, gone.signal)
     await sleep(SETTLE_MS)
     arrivals.reset()
     for (const reader of reading) reader.reset()
@@ -146,6 +147,10 @@ async function startAll(
   await Promise.all(modules.map((module) => startGenerator(house, module, atOnce, perSecond)))
   return modules
 }
+
+/** So many readers of a module. The first does all that `tallyman tail` does; twenty of it would need a core. */
+const followAll = ({ consumer: { url } }: House, module: string, readers: number, signal: AbortSignal): Reader[] =>
+  Array.from({ length: readers }, (_, i) => (i === 0 ? decode : count)(url, module, signal))
 
 /** What the consumer uses over SECONDS. */
 async function cpuPercent(house: House): Promise<number> {
@@ -190,7 +195,7 @@ const decode: Follow = (url, module, signal) => {
   return reader
 }
 
-/** Asks as `tallyman tail` does and unpacks what it is sent, but counts newlines: twenty that decode their lines would need a core. */
+/** Asks as `tallyman tail` does and unpacks what it is sent, but counts newlines. */
 const count: Follow = (url, module, signal) => {
   const reader = new Reader()
   const [newline, event, missed] = ['\n', '{"type":"', '{"type":"missed"'].map((text) => Buffer.from(text)) as Buffers
