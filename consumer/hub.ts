@@ -34,9 +34,9 @@ const HELD_TIMES = 4
  */
 const SHORTEST_TICK_MS = 10
 const LONGEST_TICK_MS = 300
-/** Where so much waits for a batch, nobody reads line by line: it waits BUSY_TIMES as long. What it costs to send is then a third. */
+/** Where so much waits for a batch, nobody reads line by line: it waits BUSY_TIMES as long. What it costs to send is then half. */
 const BUSY_BYTES = 256 * 1024
-const BUSY_TIMES = 3
+const BUSY_TIMES = 2
 /** Each second it says where it is. */
 const CURSOR_MS = 1_000
 
