@@ -1,8 +1,10 @@
 /** What stands in Kafka, read by others than us; and topics of a container's own, that are there, come late, or are not allowed. */
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import type { ITopicConfig } from 'kafkajs'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { AWAITING_GO, type Container } from '../support/container.ts'
+import { AWAITING_GO, type Container, paced } from '../support/container.ts'
 import { command } from '../support/engine.ts'
 import { type House, type RunOptions, startHouse } from '../support/house.ts'
 import { numberedLines, type Printed, printed, SOURCES } from '../support/printed.ts'
@@ -236,6 +238,67 @@ it('labels, env and tag select what they select with json-file', async () => {
   expect(record.attrs).toEqual(Object.fromEntries(details))
   expect(record.attrs).toMatchObject({ team: 'blue', 'com.example.tier': labels['com.example.tier'] })
   await house.forget(ours)
+})
+
+/** How the first batch of a partition is compressed: the lowest bits of its attributes, 21 bytes into the log. */
+async function codecOf(topic: string): Promise<'none' | 'gzip' | 'other' | 'zstd'> {
+  const { partition } = (await house.kafka.admin((admin) => admin.fetchTopicOffsets(topic))).find(
+    ({ high }) => Number(high) > 0,
+  )!
+  const log = `/var/lib/kafka/data/${topic}-${partition}/00000000000000000000.log`
+  const attributes = await command('docker', 'exec', `${house.id}-kafka-1`, 'od', '-An', '-tu1', '-j22', '-N1', log)
+  return (['none', 'gzip', 'other', 'other', 'zstd'] as const)[Number(attributes) & 7]!
+}
+
+it('compression, linger, host name and client id are as they are set, and lines land with the leader alone', async () => {
+  const topic = 'team-linger'
+  await createTopic(topic)
+  // What bootstrapping says of the client goes through here.
+  const said: Buffer[] = []
+  const proxy = createServer((client) => {
+    const [host, port] = house.kafka.brokers[0]!.split(':')
+    const broker = connect(Number(port), host!)
+    client.on('data', (bytes: Buffer) => said.push(bytes))
+    for (const socket of [client, broker]) socket.on('error', () => socket.destroy())
+    client.pipe(broker).pipe(client)
+  }).listen(0, '127.0.0.1')
+  await once(proxy, 'listening')
+  const { port } = proxy.address() as AddressInfo
+  await house.plugin.disable()
+  await house.plugin.set({
+    KAFKA_BROKERS: `127.0.0.1:${port}`,
+    KAFKA_COMPRESSION: 'gzip',
+    KAFKA_ACKS: 'leader',
+    KAFKA_CLIENT_ID: 'a client of its own',
+    LINGER: '1s',
+    HOST_NAME: 'a-host-of-its-own',
+  })
+  await house.plugin.enable()
+  await house.plugin.answers()
+
+  const lingering = await house.run({
+    name: `${house.id}-linger`,
+    print: printed(numberedLines(300, 105)),
+    module: 'linger',
+    logOpts: logOpts(`${house.id}-linger`, { 'kafka-topic': topic }),
+    command: paced(100),
+  })
+  const begun = performance.now()
+  expect(await lingering.ended()).toBe(0)
+  const seconds = (performance.now() - begun) / 1000
+  await until('they are shipped', () => house.plugin.shipped)
+  const offsets = await house.kafka.admin((admin) => admin.fetchTopicOffsets(topic))
+  const chunks = offsets.reduce((sum, { high }) => sum + Number(high), 0)
+  expect(chunks).toBeLessThan(seconds + 4)
+  const { [lingering.name]: read } = await readChunks(house.kafka, topic)
+  expect(read).toMatchObject({ stdout: linesOf(lingering.printed)['stdout'], whole: true })
+  const hosts = await readValues(house.kafka, topic, '%h\n')
+  expect(hosts.every((headers) => headers.includes('host=a-host-of-its-own'))).toBe(true)
+  expect(await codecOf(topic)).toBe('gzip')
+  expect(await codecOf('team-chunks')).toBe('zstd')
+  expect(Buffer.concat(said).includes('a client of its own')).toBe(true)
+  proxy.close()
+  await house.forget(lingering)
 })
 
 it('a topic that is not allowed is refused in words', async () => {
