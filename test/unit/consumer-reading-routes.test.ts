@@ -3,10 +3,12 @@ import { mkdirSync, renameSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync, zstdDecompressSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
+import { BATCHES } from '../../consumer/event-decoder.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { untilKilled } from '../support/housekeeping.ts'
 import { NOON, type Said } from '../support/landing.ts'
 import { linesOf, Reading } from '../support/reading.ts'
+import { until } from '../support/until.ts'
 
 const DAY_MS = 86_400_000
 
@@ -128,6 +130,16 @@ describe('a download', () => {
     expect(beyond.statusCode).toBe(416)
   })
 
+  it('is told in the log, with how much of it went out', async () => {
+    await using reading = await Reading.create()
+    await reading.land([said()])
+    const answer = await fetch(`${await reading.api.listen()}/api/v1/files/s/web/2026-11-23.log`)
+    const { length } = await answer.text()
+    const told = await until('it is told', () => reading.api.log.find(({ audit }) => audit === 'download'))
+    expect(told).toMatchObject({ params: { '*': 's/web/2026-11-23.log' }, status: 200, whole: true })
+    expect(told['bytes']).toBeGreaterThan(length)
+  })
+
   it('is of no file but those that hold lines, and follows no link', async () => {
     await using reading = await Reading.create()
     await reading.land([said(), said({ run: 2, module: 'db' })])
@@ -226,6 +238,20 @@ describe('who may read some services', () => {
       expect(body).not.toMatch(/secret|vault|safe/)
       expect((await reading.get(route, query)).statusCode).toBe(401)
     }
+  })
+
+  it.each(['line by line', 'in batches'])('follows those alone, %s', async (how) => {
+    await using reading = await Reading.create({ tokens: { some: ['s'], all: ['*'] } })
+    const accept = { accept: how === 'in batches' ? BATCHES : 'application/x-ndjson' }
+    const follow = (who: string, query = {}) =>
+      reading.follow('tail', { window: 0, last: 10, ...query }, { ...accept, ...reading.api.as(who) })
+    await using all = await follow('all')
+    await using some = await follow('some')
+    await using asked = await follow('some', { target: 'secret/*' })
+    for (const tail of [all, some, asked]) await until('it follows', () => tail.cursor !== undefined)
+    await reading.land([said({ run: 2, service: 'secret', module: 'vault', container: 'safe' }), said()])
+    await until('all lines are there', () => all.lines.length === 20 && some.lines.length === 10)
+    expect(JSON.stringify([some.events, some.lines, asked.events, asked.lines])).not.toMatch(/secret|vault|safe/)
   })
 })
 
