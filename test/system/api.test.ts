@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { DaysAnswer, LedgerAnswer, ServicesAnswer, StatusAnswer, VerifyAnswer } from '../../consumer/api-schema.ts'
 import { BATCHES } from '../../consumer/event-decoder.ts'
+import { Browser } from '../support/browser.ts'
 import { Consumer } from '../support/consumer.ts'
 import { command, repo } from '../support/engine.ts'
 import { FedTopic } from '../support/fed-topic.ts'
@@ -13,6 +14,7 @@ import { TokensFile } from '../support/http-api.ts'
 import { Kafka } from '../support/kafka.ts'
 import { freePorts } from '../support/ports.ts'
 import { Following } from '../support/reading.ts'
+import { bundlePage } from '../support/site.ts'
 import { until } from '../support/until.ts'
 
 const PARTITIONS = 4
@@ -26,6 +28,7 @@ let topic: FedTopic
 let tokens: TokensFile
 
 beforeAll(async () => {
+  await bundlePage()
   const id = `api-${randomBytes(3).toString('hex')}`
   folder = stack.use(temporaryFolder()).path
   const kafka = stack.use(await Kafka.start(id))
@@ -159,6 +162,26 @@ it('a tail through one consumer has what lands at all of them, and says when one
   )
   for (const tail of tails) expect(tail.lines).toHaveLength(topic.lines - before)
   expect(tails.map((tail) => tail.inBatches)).toEqual([false, true])
+})
+
+it('the page at one of them shows what lands at all', async () => {
+  await using browser = await Browser.start()
+  const page = await browser.open(`${consumers[0]!.url}/?page=lines`)
+  await page.getByLabel('Token').fill(tokens.token('ops'))
+  await page.keyboard.press('Enter')
+  await page.locator('.live-state.live').waitFor()
+  const rows = async () =>
+    Number(/([\d,]+) rows/.exec(await page.locator('.status').innerText())?.[1]?.replace(',', ''))
+  const before = await until('it shows what was there', async () => ((await rows()) >= 500 ? rows() : undefined))
+  const landed = topic.lines
+  await topic.feed(5)
+  await until('each line is shown, once', async () => (await rows()) === before + topic.lines - landed)
+  await page.getByRole('link', { name: 'Overview' }).click()
+  await until('it lists what either has', async () => {
+    const text = await page.locator('body').innerText()
+    return Array.from({ length: RUNS }, (_, i) => i).every((i) => new RegExp(`\\bm${i}\\b`).test(text))
+  })
+  expect(await browser.close()).toEqual([])
 })
 
 it('a consumer that hangs keeps nobody waiting, and is asked again once it goes on', async () => {
