@@ -11,6 +11,7 @@ import type { Admin } from 'kafkajs'
 import pino from 'pino'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { fill } from '../../bench/backlog.ts'
+import { EXIT } from '../../cli/errors.ts'
 import type { LedgerAnswer, RootsAnswer } from '../../consumer/api-schema.ts'
 import { Group, type GroupLimits } from '../../wire/group.ts'
 import { kafkaClient, leaveGroup } from '../../wire/kafka.ts'
@@ -22,6 +23,7 @@ import { Kafka } from '../support/kafka.ts'
 import { peakMegabytes } from '../support/process-table.ts'
 import { random } from '../support/simulated-group.ts'
 import { inSoak } from '../support/soak.ts'
+import { Tallyman } from '../support/tallyman.ts'
 import { until } from '../support/until.ts'
 
 const BROKERS = inSoak(1, 3)
@@ -184,8 +186,20 @@ it('what one has claimed and not written is counted as claimed, until it is back
   })
   const uuid = readFileSync(join(folder, crew.topic.name, 'a', 'root', '.tallyman', 'uuid'), 'utf8').trim()
   expect(claims).toMatchObject({ root: uuid, state: 'claimed' })
-  const disowned = await fetch(`${b.url}/api/v1/roots/${uuid}/disown`, { method: 'POST' })
-  expect(disowned.status).toBe(200)
+  /** Somebody at a terminal is asked, and says so. */
+  const disown = async (answer: string) => {
+    await using command = Tallyman.atTerminal({ url: b.url }, 'disown', uuid)
+    await command.prints(
+      `Is the disk of ${uuid} gone for good? At most ${claims!.lines} lines will count as lost. [y/N]`,
+    )
+    command.type(`${answer}\r`)
+    return await command.ended()
+  }
+  expect((await disown('')).code).toBe(EXIT.BAD)
+  expect(await owed()).toMatchObject([{ root: uuid, state: 'claimed' }])
+  const { code, stdout } = await disown('y')
+  expect(stdout).toContain(`${uuid} is disowned`)
+  expect(code).toBe(EXIT.GOOD)
   expect(await owed()).toMatchObject([{ root: uuid, state: 'disowned', lines: claims!.lines }])
   const ledger = (await (await fetch(`${b.url}/api/v1/ledger`)).json()) as LedgerAnswer
   expect(ledger.total.claimed).toBe(0)
