@@ -168,7 +168,7 @@ export class Cursor {
 
   /** What begins at `at`, of bytes that reach to `end`, and is no whole frame. */
   #damageAt(workspace: Uint8Array, at: number, end: number): Damage {
-    const isBegun = readFrame(workspace, at, end, this.#frame) === INCOMPLETE && end - at >= HEADER_BYTES + SOURCE_BYTES
+    const isBegun = readFrame(workspace, at, end, this.#frame) === INCOMPLETE && end - at >= MIN_FRAME_BYTES
     if (!isBegun) return { from: this.offset + at, torn: [0, 0] }
     // It reaches to the end, as far as it is there.
     const isStderr = sourceAt(workspace, at + HEADER_BYTES) === STDERR
